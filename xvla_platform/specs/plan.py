@@ -1,0 +1,84 @@
+"""What an adaptation does: stages, each with the parameter groups it trains and their rates.
+
+A group that `Stage.lr` does not name is frozen: `requires_grad=False` and not in the optimizer.
+"""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from xvla_platform.specs.base import SCHEMA_VERSION, StrictModel
+
+Group = Literal["soft_prompts", "action_heads", "lora", "transformer_core", "vlm"]
+Then = Literal["lora", "full", "none"]
+
+
+class LoraSpec(StrictModel):
+    """Low-rank adapters on named modules (peft).
+
+    `targets` are regular expressions matched against full module names of the official layout
+    (`transformer.blocks.0.attn.qkv`).
+    """
+
+    rank: int = Field(default=8, ge=1, le=512)
+    alpha: int = Field(default=16, ge=1)
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    targets: str = r"transformer\.blocks\.\d+\.(attn\.qkv|attn\.proj|mlp\.fc1|mlp\.fc2)"
+
+
+class Stage(StrictModel):
+    """One stretch of the loop with fixed groups.
+
+    Attributes:
+        steps: Optimizer steps.
+        batch_size: Samples a step, over all processes.
+        lr: Peak learning rate of each trained group.
+        warmup_steps: Linear ramp from 0 to the peak rate.
+        min_lr_ratio: Floor of the cosine, as a share of the peak.
+        weight_decay: AdamW decay; never applied to the slot's rows.
+        grad_clip: Largest global gradient norm.
+        eval_every: Steps between measurements on the validation episodes.
+        color_jitter: (brightness, contrast, saturation) strengths for training images; needs the encoder in the
+            loop, so cached stages must leave it at zero.
+    """
+
+    name: Literal["prompt", "lora", "full"]
+    steps: int = Field(ge=1)
+    batch_size: int = Field(default=16, ge=1)
+    lr: dict[Group, float]
+    warmup_steps: int = Field(default=100, ge=0)
+    min_lr_ratio: float = Field(default=0.1, ge=0.0, le=1.0)
+    weight_decay: float = Field(default=0.01, ge=0.0)
+    grad_clip: float = Field(default=1.0, gt=0.0)
+    eval_every: int = Field(default=200, ge=1)
+    color_jitter: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    lora: LoraSpec | None = None
+
+    @model_validator(mode="after")
+    def _rules(self) -> Self:
+        bad = [group for group, rate in self.lr.items() if not 0.0 < rate < 1.0]
+        if bad:
+            raise ValueError(f"stage {self.name}: learning rate of {bad[0]} must lie between 0 and 1")
+        if not self.lr:
+            raise ValueError(f"stage {self.name}: `lr` names no group, so nothing would train")
+        if (self.lora is not None) != ("lora" in self.lr):
+            raise ValueError(f"stage {self.name}: `lora` and a rate for group lora go together")
+        if self.warmup_steps > self.steps:
+            raise ValueError(
+                f"stage {self.name}: warm-up {self.warmup_steps} is longer than {self.steps} steps"
+            )
+        return self
+
+    @property
+    def trains_vlm(self) -> bool:
+        """Whether the encoder changes, so that its features cannot be cached."""
+        return "vlm" in self.lr or (self.lora is not None and not self.lora.targets.startswith("transformer"))
+
+
+class AdaptationPlan(StrictModel):
+    """The stages of one adaptation, in order."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    name: str = Field(min_length=1)
+    seed: int = Field(default=0, ge=0)
+    stages: tuple[Stage, ...] = Field(min_length=1)
