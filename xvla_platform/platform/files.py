@@ -50,7 +50,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replace `path` by sorted, indented JSON; NaN and infinity are refused, since JSON has no word for them."""
+    """Replace `path` by sorted, indented JSON; NaN and infinity are refused: JSON has no word for them."""
     text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
     write_text(path, text + "\n")
 
@@ -98,7 +98,7 @@ def os_errors(target: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in DISK_FULL:
             raise _disk_full(target) from None
-        if error.errno in NOT_WRITABLE:
+        if error.errno in NOT_WRITABLE and _concerns(error, target):
             reason = os.strerror(error.errno or 0).lower()
             raise XvlaError(f"cannot be written: {reason}; nothing was changed", file=target) from None
         raise
@@ -129,8 +129,19 @@ def remove_leftovers(folder: Path) -> None:
             entry.unlink(missing_ok=True)
 
 
+def _concerns(error: OSError, target: Path) -> bool:
+    """Whether the error is about the destination; one about a source file keeps its own words."""
+    if not isinstance(error.filename, (str, bytes, os.PathLike)):
+        return True
+    path = Path(os.fsdecode(error.filename)).absolute()
+    parent = target.absolute().parent
+    return path.is_relative_to(parent) or parent.is_relative_to(path)
+
+
 def _disk_full(target: Path) -> XvlaError:
-    return XvlaError(f"disk full while writing {target}; nothing was changed", hint="free some space and repeat")
+    return XvlaError(
+        f"disk full while writing {target}; nothing was changed", hint="free some space and repeat"
+    )
 
 
 def _sibling(path: Path, role: str) -> Path:

@@ -1,7 +1,8 @@
 """The whole extension surface on one screen: what a plugin may contribute, observe and refuse.
 
-A `register_*` hook returns light descriptors; what is behind them is imported on first use. An implementation may
-accept any subset of the arguments. `check_pending` is called on every manager, so a misspelt hook is an error.
+A `register_*` hook returns light descriptors; what is behind them is imported on first use. An implementation
+may accept any subset of the arguments. `check_pending` is called on every manager, so a misspelt hook is an
+error.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A workspace: the folder with `xvla.yaml` in which plugins, embodiments, registry and runs lie side by side.
 
-In: a folder, the environment, or the current directory. Out: a `Workspace` with its paths, its configuration and
-its writers' locks.
+In: a folder, the environment, or the current directory. Out: a `Workspace` with its paths, its configuration
+and its writers' locks.
 """
 
 import contextlib
@@ -44,12 +44,14 @@ class Workspace:
 
     @classmethod
     def find(cls, explicit: str | Path | None = None) -> "Workspace":
-        """`explicit`, else XVLA_WORKSPACE, else the nearest ancestor with `xvla.yaml`, else the current folder."""
+        """`explicit`, else XVLA_WORKSPACE, else the nearest ancestor with `xvla.yaml`, else the current
+        folder.
+        """
         named = explicit or os.environ.get("XVLA_WORKSPACE")
         if named:
             root = Path(named).expanduser().resolve()
             if not root.is_dir():
-                raise XvlaError("workspace folder not found", file=named, hint=f"`xvla init {named}` makes one")
+                raise XvlaError("workspace not found", file=named, hint=f"`xvla init {named}` makes one")
             return cls(root)
         here = Path.cwd().resolve()
         for folder in (here, *here.parents):

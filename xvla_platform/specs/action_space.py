@@ -11,6 +11,8 @@ from typing import Literal
 
 from xvla_platform.errors import XvlaError
 
+Arm = Literal["left", "right"]
+ARMS: tuple[Arm, Arm] = ("left", "right")
 AUTO_WEIGHT = 100.0  # the official code's scale; another public port uses 1.0
 
 
@@ -28,7 +30,7 @@ class SpaceField:
     """
 
     kind: Literal["position", "rotation", "joint", "gripper", "any"]
-    arm: Literal["left", "right"]
+    arm: Arm
     start: int
     size: int
     loss: Literal["mse", "bce"]
@@ -64,43 +66,65 @@ class ActionSpace:
         return next((f for f in self.fields if f.kind == kind and f.arm == arm), None)
 
 
-def _two_arms(name: str, gripper: dict[str, object]) -> ActionSpace:
+def _two_arms(
+    name: str, gripper_loss: Literal["mse", "bce"], gripper_weight: float, gripper_hidden: bool
+) -> ActionSpace:
     fields: list[SpaceField] = []
-    for arm, start in (("left", 0), ("right", 10)):
-        common = {"arm": arm, "loss": "mse"}
+    for arm, start in zip(ARMS, (0, 10), strict=True):
         fields += [
             SpaceField(
-                kind="position", start=start, size=3, loss_name="position_loss", weight=500.0, **common
-            ),  # type: ignore[arg-type]
+                kind="position",
+                arm=arm,
+                start=start,
+                size=3,
+                loss="mse",
+                loss_name="position_loss",
+                weight=500.0,
+            ),
             SpaceField(
-                kind="rotation", start=start + 3, size=6, loss_name="rotate6D_loss", weight=10.0, **common
-            ),  # type: ignore[arg-type]
-            SpaceField(kind="gripper", arm=arm, start=start + 9, size=1, loss_name="gripper_loss", **gripper),  # type: ignore[arg-type]
+                kind="rotation",
+                arm=arm,
+                start=start + 3,
+                size=6,
+                loss="mse",
+                loss_name="rotate6D_loss",
+                weight=10.0,
+            ),
+            SpaceField(
+                kind="gripper",
+                arm=arm,
+                start=start + 9,
+                size=1,
+                loss=gripper_loss,
+                loss_name="gripper_loss",
+                weight=gripper_weight,
+                hidden=gripper_hidden,
+            ),
         ]
     return ActionSpace(name=name, dim=20, real_dim=20, fields=tuple(fields))
 
 
 def ee6d(dim: int = 20, real_dim: int = 20) -> ActionSpace:
     """Two arms of position (m), 6D rotation, gripper logit; the gripper term is the mean over both arms."""
-    return _two_arms("ee6d", {"loss": "bce", "weight": 0.5, "hidden": True})
+    return _two_arms("ee6d", "bce", 0.5, True)
 
 
 def agibot_ee6d(dim: int = 20, real_dim: int = 20) -> ActionSpace:
     """As `ee6d`, with the gripper regressed and visible."""
-    return _two_arms("agibot_ee6d", {"loss": "mse", "weight": 5.0, "hidden": False})
+    return _two_arms("agibot_ee6d", "mse", 5.0, False)
 
 
 def joint(dim: int = 14, real_dim: int = 14) -> ActionSpace:
     """Two arms of six joints (rad) and a gripper logit."""
     fields: list[SpaceField] = []
-    for arm, start in (("left", 0), ("right", 7)):
+    for arm, start in zip(ARMS, (0, 7), strict=True):
         fields += [
             SpaceField(
                 kind="joint", arm=arm, start=start, size=6, loss="mse", loss_name="joints_loss", weight=0.5
-            ),  # type: ignore[arg-type]
+            ),
             SpaceField(
                 kind="gripper",
-                arm=arm,  # type: ignore[arg-type]
+                arm=arm,
                 start=start + 6,
                 size=1,
                 loss="bce",

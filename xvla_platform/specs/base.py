@@ -4,14 +4,14 @@ In: a file. Out: a frozen model, or an `XvlaError` that names file, field, found
 """
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from xvla_platform.errors import XvlaError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Final = 1
 
 
 class StrictModel(BaseModel):

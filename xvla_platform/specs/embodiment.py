@@ -1,4 +1,4 @@
-"""What `plugin.yaml` declares about one robot: cameras, proprio, action, rate, horizon, dataset, prompt slot."""
+"""What `plugin.yaml` declares about one robot: cameras, proprio, action, rate, horizon, dataset, slot."""
 
 from typing import Annotated, Literal, Self
 
@@ -35,8 +35,9 @@ class DatasetSpec(StrictModel):
         format: Name of a registered dataset reader.
         path: Folder, relative to the plugin folder; or
         repo: dataset id on the Hub, at `revision`.
-        held_out: Share of episodes kept out of training (half of them choose the checkpoint, half measure it).
-        tail: What the chunk does at the end of an episode: `hold` the last target, or `shrink` the horizon
+        held_out: Share of episodes kept out of training (half of them choose the checkpoint, half measure
+        it). tail: What the chunk does at the end of an episode: `hold` the last target, or `shrink` the
+        horizon
             to what is left (the rule of the public code).
     """
 
@@ -115,7 +116,7 @@ class EmbodimentSpec(StrictModel):
                 state.size == action.size or state.kind != "joint" for state in states
             ):
                 raise ValueError(
-                    f"action.{action.name} is relative, so proprio needs a {action.kind} field of the same arm"
+                    f"action.{action.name} is relative, so proprio needs a {action.kind} of the same arm"
                 )
 
     @property

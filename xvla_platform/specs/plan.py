@@ -38,8 +38,8 @@ class Stage(StrictModel):
         weight_decay: AdamW decay; never applied to the slot's rows.
         grad_clip: Largest global gradient norm.
         eval_every: Steps between measurements on the validation episodes.
-        color_jitter: (brightness, contrast, saturation) strengths for training images; needs the encoder in the
-            loop, so cached stages must leave it at zero.
+        color_jitter: (brightness, contrast, saturation) strengths for training images; needs the encoder in
+            the loop, so cached stages must leave it at zero.
     """
 
     name: Literal["prompt", "lora", "full"]

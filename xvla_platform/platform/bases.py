@@ -1,0 +1,187 @@
+"""Base models by name: shipped, a local folder, or a Hub repository.
+
+In: a name and, for the Hub, a revision. Out: a `ResolvedBase`: the folder with its files, the exact identity
+(commit and weight fingerprint) and what the platform must know before any weight is loaded. Nothing that
+comes from the network is executed: only JSON, text and safetensors are fetched.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xvla_platform.errors import XvlaError
+from xvla_platform.platform.files import read_json, sha256_file, write_json
+from xvla_platform.platform.hub_errors import hub_errors
+from xvla_platform.specs.records import BaseRef
+
+HUB_FILES = ["*.json", "*.txt", "*.safetensors"]
+ALWAYS_HASHED_BYTES = 64 * 2**20  # below this, hashing costs less than trusting a time stamp is worth
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResolvedBase:
+    """A base model on this machine.
+
+    Attributes:
+        id: Shipped name, absolute folder, or Hub id.
+        revision: Commit on the Hub.
+        config: Its `config.json`, in the official or in LeRobot's form.
+        fingerprint: sha256 over the names and hashes of its weight files.
+        used_domains: Domain id to name of the rows that its pretraining used.
+        num_domains: Rows of its per-domain tables.
+        action_mode: Its action space.
+        num_actions: Steps of one action chunk.
+        num_views: Camera views it was trained with.
+        rotation_layout: Layout of 6D rotations in its action vector.
+    """
+
+    id: str
+    revision: str | None
+    folder: Path
+    config: dict[str, Any]
+    fingerprint: str
+    used_domains: dict[int, str]
+    num_domains: int
+    action_mode: str
+    num_actions: int
+    num_views: int
+    rotation_layout: str
+
+    @property
+    def ref(self) -> BaseRef:
+        return BaseRef(id=self.id, revision=self.revision, fingerprint=self.fingerprint)
+
+
+def shipped_bases() -> dict[str, Path]:
+    """Name to folder of the bases inside this package."""
+    folder = Path(__file__).resolve().parents[1] / "bases"
+    return {path.parent.name: path.parent for path in sorted(folder.glob("*/config.json"))}
+
+
+def resolve_base(name: str, revision: str | None = None) -> ResolvedBase:
+    """Find, and for a Hub id fetch, the base `name`."""
+    shipped = shipped_bases()
+    if name in shipped:
+        return _describe(name, None, shipped[name])
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if revision is not None:
+            raise XvlaError("a revision belongs to a Hub id, not to a folder", found=revision)
+        return _describe(str(path.resolve()), None, path.resolve())
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise XvlaError(
+            "unknown base model",
+            field="base",
+            found=name,
+            allowed=f"a shipped base ({', '.join(shipped) or 'none'}), a folder, or a Hub id (user/name)",
+        )
+    folder = _fetch(name, revision)
+    return _describe(name, folder.name, folder)
+
+
+def fingerprint(folder: Path) -> str:
+    """sha256 over the sorted (file name, sha256) of the folder's weight files."""
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        raise XvlaError("no weights (*.safetensors) in this base", file=folder)
+    lines = [f"{path.name} {_weight_hash(path)}\n" for path in weights]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _fetch(repo: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+
+    with hub_errors(repo, revision, "fetch the base"):
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=HUB_FILES))
+
+
+def _describe(name: str, revision: str | None, folder: Path) -> ResolvedBase:
+    path = folder / "config.json"
+    config = read_json(path)
+    if not isinstance(config, dict):
+        raise XvlaError("is not the configuration of an X-VLA model", file=path)
+    kind = config.get("model_type", config.get("type"))
+    if kind != "xvla":
+        raise XvlaError("is not an X-VLA model", file=path, field="model_type", found=kind, allowed="xvla")
+    num_domains = _count(config, path, ("num_domains",), 30)
+    return ResolvedBase(
+        id=name,
+        revision=revision,
+        folder=folder,
+        config=config,
+        fingerprint=fingerprint(folder),
+        used_domains=_used_domains(folder, num_domains),
+        num_domains=num_domains,
+        action_mode=str(config.get("action_mode") or "ee6d").lower(),
+        num_actions=_count(config, path, ("num_actions", "chunk_size"), 30),
+        num_views=_count(config, path, ("num_image_views",), _processor_views(folder)),
+        rotation_layout=str(config.get("rotation_layout") or "rot6d_interleaved"),
+    )
+
+
+def _count(config: dict[str, Any], path: Path, keys: tuple[str, ...], default: int) -> int:
+    for key in keys:
+        value = config.get(key)
+        if value is None:
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise XvlaError("expected a positive whole number", file=path, field=key, found=value)
+        return value
+    return default
+
+
+def _processor_views(folder: Path) -> int:
+    """The public processor keeps its number of views in code (3); a base of ours may state it."""
+    path = folder / "preprocessor_config.json"
+    views = read_json(path).get("num_views") if path.is_file() else None
+    return views if isinstance(views, int) and views > 0 else 3
+
+
+def _used_domains(folder: Path, num_domains: int) -> dict[int, str]:
+    path = folder / "domains.json"
+    published = Path(__file__).with_name("published_domains.json")
+    if not path.is_file() and num_domains != 30:
+        raise XvlaError(
+            f"which of the {num_domains} domain ids this base used is not known",
+            file=path,
+            hint='add domains.json beside config.json: {"0": "name of domain 0", ...}',
+        )
+    found = read_json(path if path.is_file() else published)
+    try:
+        domains = {int(key): str(value) for key, value in found.items()}
+    except (AttributeError, ValueError):
+        raise XvlaError("expected domain id to name", file=path, found=found) from None
+    outside = [key for key in domains if not 0 <= key < num_domains]
+    if outside:
+        raise XvlaError("names a domain id that its tables do not have", file=path, found=outside[0])
+    return domains
+
+
+def _weight_hash(path: Path) -> str:
+    """sha256 of a weight file; large ones are remembered by place, size and time stamp."""
+    real = path.resolve()
+    stat = real.stat()
+    if stat.st_size < ALWAYS_HASHED_BYTES:
+        return sha256_file(real)
+    cache = _cache_folder() / "weight_hashes.json"
+    try:
+        known = json.loads(cache.read_text())
+    except (OSError, ValueError):
+        known = {}
+    stamp = [stat.st_size, stat.st_mtime_ns]
+    entry = known.get(str(real)) if isinstance(known, dict) else None
+    if isinstance(entry, list) and entry[:2] == stamp:
+        return str(entry[2])
+    known[str(real)] = [*stamp, sha256_file(real)]
+    # The cache saves seconds; a home that cannot be written must not stop anyone.
+    with contextlib.suppress(XvlaError, OSError):
+        write_json(cache, known)
+    return str(known[str(real)][2])
+
+
+def _cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xvla"
