@@ -1,0 +1,224 @@
+"""The model's dimensions, read from either public form of `config.json`.
+
+In: the official form (`model_type: xvla`, `num_actions`, …) or LeRobot's (`type: xvla`, `chunk_size`, …).
+Out: one frozen `XVLAConfig`. The file as it was read is kept, so that saving a checkpoint back changes nothing
+but what the platform changed. Facts: arXiv 2510.10274, App. G, and the released configuration files.
+"""
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from xvla_platform.errors import XvlaError
+from xvla_platform.specs.action_space import SPACES, ActionSpace, action_space
+
+ConfigForm = Literal["official", "lerobot"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class XVLAConfig:
+    """Dimensions of one X-VLA.
+
+    Attributes:
+        hidden_size, depth, num_heads, mlp_ratio: The soft-prompted transformer.
+        num_domains: Rows of every per-domain table.
+        len_soft_prompts: Prompt tokens of one domain.
+        dim_time: Width of the sinusoidal time embedding.
+        max_len_seq: Rows of the learned positions (prompts are not counted).
+        use_hetero_proj: Whether the two visual projections are per-domain too.
+        num_actions: Anchors in one action chunk.
+        action_mode: Name of the action space.
+        dim_action, dim_proprio: Widths of the model's action and proprio vectors.
+        real_action_dim: Meaningful action dims (`auto` only).
+        num_views: Image slots, the main view first.
+        language_max_length: Tokens an instruction is padded to.
+        dropout: In the policy transformer's attention and MLP (training only).
+        rotation_layout: Layout of 6D rotations that this base was trained with.
+        florence: Florence-2's configuration in Microsoft's form.
+        raw: The mapping that was read.
+    """
+
+    hidden_size: int
+    depth: int
+    num_heads: int
+    mlp_ratio: float
+    num_domains: int
+    len_soft_prompts: int
+    dim_time: int
+    max_len_seq: int
+    use_hetero_proj: bool
+    num_actions: int
+    action_mode: str
+    dim_action: int
+    dim_proprio: int
+    real_action_dim: int
+    num_views: int
+    language_max_length: int
+    rotation_layout: str
+    florence: dict[str, Any]
+    form: ConfigForm
+    dropout: float = 0.1
+    raw: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> Self:
+        """Read `folder/config.json`."""
+        path = folder / "config.json"
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise XvlaError("no config.json, so this is not a model folder", file=folder) from None
+        except (OSError, ValueError) as error:
+            raise XvlaError(f"cannot be read: {error}", file=path) from None
+        return cls.from_dict(data, file=path)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any], file: Path | str = "config.json") -> Self:
+        """Read either public form; a missing or impossible value is an `XvlaError`."""
+        lerobot = data.get("type") == "xvla"
+        if not lerobot and data.get("model_type") != "xvla":
+            raise XvlaError(
+                "is not an X-VLA configuration",
+                file=file,
+                field="model_type",
+                found=data.get("model_type", data.get("type", "missing")),
+                allowed="xvla",
+            )
+
+        def get(key: str, *, default: Any = None) -> Any:
+            value = data.get(key, default)
+            if value is None:
+                raise XvlaError("required field is missing", file=file, field=key)
+            return value
+
+        mode = str(get("action_mode")).lower()
+        if mode not in SPACES:
+            raise XvlaError(
+                "unknown action space", file=file, field="action_mode", found=mode, allowed=sorted(SPACES)
+            )
+        real = int(data.get("real_action_dim") or _output_width(data) or 20)
+        space = action_space(
+            mode, dim=int(data.get("max_action_dim", 20)), real_dim=real if mode == "auto" else 20
+        )
+        proprio = int(data.get("max_state_dim", space.dim)) if lerobot else space.dim
+        config = cls(
+            hidden_size=int(get("hidden_size")),
+            depth=int(get("depth")),
+            num_heads=int(get("num_heads")),
+            mlp_ratio=float(get("mlp_ratio")),
+            num_domains=int(get("num_domains")),
+            len_soft_prompts=int(get("len_soft_prompts")),
+            dim_time=int(get("dim_time")),
+            max_len_seq=int(get("max_len_seq")),
+            use_hetero_proj=bool(data.get("use_hetero_proj", False)),
+            num_actions=int(get("chunk_size" if lerobot else "num_actions")),
+            action_mode=mode,
+            dim_action=space.dim,
+            dim_proprio=proprio,
+            real_action_dim=space.real_dim,
+            num_views=int(data.get("num_image_views") or data.get("num_views") or 3),
+            language_max_length=int(
+                data.get("tokenizer_max_length") or data.get("language_max_length") or 50
+            ),
+            rotation_layout=str(data.get("rotation_layout", "rot6d_interleaved")),
+            florence=dict(get("florence_config")),
+            form="lerobot" if lerobot else "official",
+            raw=data,
+        )
+        if config.hidden_size % config.num_heads:
+            raise XvlaError(
+                "hidden_size must be a multiple of num_heads",
+                file=file,
+                field="hidden_size",
+                found=f"{config.hidden_size} with {config.num_heads} heads",
+            )
+        return config
+
+    @property
+    def space(self) -> ActionSpace:
+        """The action space of this base."""
+        return action_space(self.action_mode, dim=self.dim_action, real_dim=self.real_action_dim)
+
+    @property
+    def slot_numbers(self) -> int:
+        """How many numbers one domain owns in the five tables."""
+        encoder = (self.dim_action + self.dim_proprio + self.dim_time + 1) * self.hidden_size
+        decoder = (self.hidden_size + 1) * self.dim_action
+        return self.len_soft_prompts * self.hidden_size + encoder + decoder
+
+    def with_domains(self, num_domains: int) -> Self:
+        """The same dimensions over tables of `num_domains` rows."""
+        return replace(self, num_domains=num_domains, raw={**self.raw, "num_domains": num_domains})
+
+
+def _output_width(data: dict[str, Any]) -> int | None:
+    """LeRobot states an `auto` robot's real width as the shape of its action feature."""
+    shape = data.get("output_features", {}).get("action", {}).get("shape")
+    return int(shape[0]) if shape else None
+
+
+def xvla_0_9b() -> dict[str, Any]:
+    """The released 0.9B configuration (X-VLA-Pt), in the official form."""
+    return {
+        "model_type": "xvla",
+        "architectures": ["XVLA"],
+        "hidden_size": 1024,
+        "depth": 24,
+        "num_heads": 16,
+        "mlp_ratio": 4.0,
+        "num_domains": 30,
+        "len_soft_prompts": 32,
+        "dim_time": 32,
+        "max_len_seq": 512,
+        "use_hetero_proj": False,
+        "num_actions": 30,
+        "action_mode": "ee6d",
+        "use_proprio": True,
+        "florence_config": {
+            "model_type": "florence2",
+            "projection_dim": 1024,
+            "vocab_size": 51289,
+            "bos_token_id": 0,
+            "pad_token_id": 1,
+            "eos_token_id": 2,
+            "is_encoder_decoder": True,
+            "text_config": {
+                "model_type": "florence2_language",
+                "vocab_size": 51289,
+                "d_model": 1024,
+                "encoder_layers": 12,
+                "decoder_layers": 12,
+                "encoder_attention_heads": 16,
+                "decoder_attention_heads": 16,
+                "encoder_ffn_dim": 4096,
+                "decoder_ffn_dim": 4096,
+                "max_position_embeddings": 4096,
+                "dropout": 0.1,
+                "attention_dropout": 0.1,
+                "activation_dropout": 0.1,
+                "activation_function": "gelu",
+                "scale_embedding": False,
+                "pad_token_id": 1,
+                "bos_token_id": 0,
+                "eos_token_id": 2,
+            },
+            "vision_config": {
+                "model_type": "davit",
+                "drop_path_rate": 0.1,
+                "patch_size": [7, 3, 3, 3],
+                "patch_stride": [4, 2, 2, 2],
+                "patch_padding": [3, 1, 1, 1],
+                "patch_prenorm": [False, True, True, True],
+                "dim_embed": [256, 512, 1024, 2048],
+                "num_heads": [8, 16, 32, 64],
+                "num_groups": [8, 16, 32, 64],
+                "depths": [1, 1, 9, 1],
+                "window_size": 12,
+                "projection_dim": 1024,
+                "visual_temporal_embedding": {"type": "COSINE", "max_temporal_embeddings": 100},
+                "image_pos_embed": {"type": "learned_abs_2d", "max_pos_embeddings": 50},
+                "image_feature_source": ["spatial_avg_pool", "temporal_avg_pool"],
+            },
+        },
+    }

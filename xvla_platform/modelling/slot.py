@@ -1,0 +1,110 @@
+"""One robot's rows of the five per-domain tables, as the only trainable numbers.
+
+While a slot is open, each table answers for its domain from five small parameters; the tables themselves stay
+frozen, so no other robot's row can get a gradient, a moment or weight decay. Closing writes the rows back.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from xvla_platform.modelling.checkpoint import TABLES
+from xvla_platform.modelling.xvla import XVLA
+
+SLOT_MODULES = tuple(name.removesuffix(".weight") for name in TABLES)
+
+
+class OpenTable(nn.Module):
+    """A frozen table with one row replaced by a trainable parameter."""
+
+    def __init__(self, table: nn.Embedding, domain_id: int) -> None:
+        super().__init__()
+        self.table = table
+        self.domain_id = domain_id
+        self.row = nn.Parameter(table.weight.data[domain_id].clone())
+
+    @property
+    def weight(self) -> Tensor:
+        return self.table.weight
+
+    def forward(self, domain_id: Tensor) -> Tensor:
+        """domain_id [B] → rows [B, D]; no host synchronisation, whichever domain is asked for."""
+        rows = F.embedding(domain_id, self.table.weight)
+        return torch.where((domain_id == self.domain_id).unsqueeze(-1), self.row, rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenSlot:
+    """Handle of an open slot; `rows` maps the table's module name to its trainable row."""
+
+    domain_id: int
+    tables: Mapping[str, OpenTable]
+
+    @property
+    def rows(self) -> dict[str, nn.Parameter]:
+        return {name: table.row for name, table in self.tables.items()}
+
+
+def open_slot(model: XVLA, domain_id: int) -> OpenSlot:
+    """Make domain `domain_id`'s rows trainable and nothing else of the tables."""
+    tables: dict[str, OpenTable] = {}
+    for name in SLOT_MODULES:
+        parent, last = _parent(model, name)
+        table = OpenTable(getattr(parent, last), domain_id)
+        table.table.weight.requires_grad_(False)
+        setattr(parent, last, table)
+        tables[name] = table
+    return OpenSlot(domain_id=domain_id, tables=tables)
+
+
+@torch.no_grad()
+def close_slot(model: XVLA, slot: OpenSlot) -> None:
+    """Write the rows into the tables and put plain tables back."""
+    for name, table in slot.tables.items():
+        table.table.weight[slot.domain_id] = table.row
+        parent, last = _parent(model, name)
+        setattr(parent, last, table.table)
+
+
+def _parent(model: XVLA, name: str) -> tuple[nn.Module, str]:
+    path, _, last = name.rpartition(".")
+    return model.get_submodule(path), last
+
+
+def read_rows(model: XVLA, domain_id: int) -> dict[str, Tensor]:
+    """Copies of a domain's five rows, by table module name."""
+    return {name: model.get_submodule(name).weight.data[domain_id].clone() for name in SLOT_MODULES}  # type: ignore[operator, union-attr]
+
+
+@torch.no_grad()
+def write_rows(model: XVLA, domain_id: int, rows: Mapping[str, Tensor]) -> None:
+    """Overwrite a domain's five rows."""
+    for name in SLOT_MODULES:
+        model.get_submodule(name).weight[domain_id] = rows[name].to(model.get_submodule(name).weight)  # type: ignore[operator, union-attr, index, call-overload]
+
+
+def mean_rows(model: XVLA, domain_ids: list[int]) -> dict[str, Tensor]:
+    """Mean of several domains' rows."""
+    every = [read_rows(model, domain) for domain in domain_ids]
+    return {name: torch.stack([rows[name] for rows in every]).mean(0) for name in SLOT_MODULES}
+
+
+def random_rows(model: XVLA, seed: int) -> dict[str, Tensor]:
+    """Rows as a fresh base has them: prompts N(0, 0.02), linears Xavier over the table, biases zero."""
+    generator = torch.Generator().manual_seed(seed)
+    rows: dict[str, Tensor] = {}
+    for name in SLOT_MODULES:
+        weight = model.get_submodule(name).weight
+        assert isinstance(weight, Tensor)
+        count, size = weight.shape
+        if name.endswith("soft_prompt_hub"):
+            rows[name] = torch.randn(size, generator=generator) * 0.02
+        elif name.endswith(".fc"):
+            bound = (6 / (count + size)) ** 0.5
+            rows[name] = (torch.rand(size, generator=generator) * 2 - 1) * bound
+        else:
+            rows[name] = torch.zeros(size)
+    return rows

@@ -1,0 +1,169 @@
+"""The soft-prompted transformer: the policy half of X-VLA (arXiv 2510.10274, Sec. 3).
+
+In: Florence-2's features, the noisy action chunk, proprio, flow time and the domain. Out: the clean action chunk.
+Token order: [T control | L vlm | auxiliary views] + learned positions, then the domain's prompts, which carry no
+position. Every block attends to everything (no mask). Notes on the numbers: LayerNorm eps 1e-5, GELU by tanh,
+time frequencies with base 100 over raw t in [0, 1).
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from xvla_platform.errors import XvlaError
+from xvla_platform.modelling.config import XVLAConfig
+from xvla_platform.modelling.domain import DomainLinear, visual_projection
+
+TIME_BASE = 100.0
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with a fused qkv projection."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+        self.dropout = 0.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, L, H] → [B, L, H]."""
+        batch, length, width = x.shape
+        qkv = self.qkv(x).view(batch, length, 3, self.heads, width // self.heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        dropout = self.dropout if self.training else 0.0
+        out = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
+        return self.proj(out.transpose(1, 2).reshape(batch, length, width))
+
+
+class Mlp(nn.Module):
+    """Two linear layers around a tanh-approximated GELU."""
+
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, inner)
+        self.fc2 = nn.Linear(inner, width)
+        self.dropout = 0.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, L, H] → [B, L, H]."""
+        x = F.gelu(self.fc1(x), approximate="tanh")
+        if self.dropout and self.training:
+            return F.dropout(self.fc2(F.dropout(x, self.dropout)), self.dropout)
+        return self.fc2(x)
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.attn = Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = Mlp(width, int(width * mlp_ratio))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, L, H] → [B, L, H]."""
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+class SoftPromptedTransformer(nn.Module):
+    """Predicts the clean action chunk from a noisy one, under a domain's prompt and action rows."""
+
+    def __init__(self, config: XVLAConfig) -> None:
+        super().__init__()
+        width, features = config.hidden_size, int(config.florence["projection_dim"])
+        self.hidden_size = width
+        self.num_actions = config.num_actions
+        self.dim_time = config.dim_time
+        self.len_soft_prompts = config.len_soft_prompts
+        self.hetero = config.use_hetero_proj
+        self.blocks = nn.ModuleList(
+            Block(width, config.num_heads, config.mlp_ratio) for _ in range(config.depth)
+        )
+        self.vlm_proj = visual_projection(features, width, config.num_domains, hetero=self.hetero)
+        self.aux_visual_proj = visual_projection(features, width, config.num_domains, hetero=self.hetero)
+        self.pos_emb = nn.Parameter(torch.empty(1, config.max_len_seq, width))
+        self.norm = nn.LayerNorm(width)
+        inputs = config.dim_action + config.dim_proprio + config.dim_time
+        self.action_encoder = DomainLinear(inputs, width, config.num_domains)
+        self.action_decoder = DomainLinear(width, config.dim_action, config.num_domains)
+        self.soft_prompt_hub = nn.Embedding(config.num_domains, config.len_soft_prompts * width)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        nn.init.normal_(self.pos_emb, std=0.02)
+        nn.init.normal_(self.soft_prompt_hub.weight, std=0.02)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+
+    def set_dropout(self, rate: float) -> None:
+        """Dropout of attention and MLP in training; attention without it runs fused on every device."""
+        for block in self.blocks:
+            block.attn.dropout = block.mlp.dropout = rate  # type: ignore[union-attr, assignment]
+
+    def forward(
+        self,
+        *,
+        domain_id: Tensor,
+        vlm_features: Tensor,
+        aux_visual_inputs: Tensor,
+        noisy_action: Tensor,
+        proprio: Tensor,
+        t: Tensor,
+    ) -> Tensor:
+        """One denoising prediction.
+
+        Args:
+            domain_id: [B], or [1] for a batch of one robot.
+            vlm_features: [B, L, D] language and main view.
+            aux_visual_inputs: [B, (V-1)·N, D] auxiliary views.
+            noisy_action: [B, T, A] after the action space's masking.
+            proprio: [B, P] after the action space's masking.
+            t: [B] flow time, 1 is noise.
+
+        Returns:
+            [B, T, A] clean action in model units.
+        """
+        batch, length, _ = noisy_action.shape
+        time = time_embedding(t, self.dim_time).to(noisy_action.dtype)
+        condition = torch.cat([proprio, time], dim=-1).unsqueeze(1).expand(-1, length, -1)
+        x = self.action_encoder(torch.cat([noisy_action, condition], dim=-1), domain_id)
+        x = torch.cat([x, self._context(vlm_features, aux_visual_inputs, domain_id)], dim=1)
+        if x.shape[1] > self.pos_emb.shape[1]:
+            raise XvlaError(
+                "too many tokens for the learned positions",
+                field="max_len_seq",
+                found=x.shape[1],
+                allowed=f"up to {self.pos_emb.shape[1]}",
+                hint="use fewer or smaller views",
+            )
+        x = x + self.pos_emb[:, : x.shape[1]]
+        prompts = self.soft_prompt_hub(domain_id).view(-1, self.len_soft_prompts, self.hidden_size)
+        x = torch.cat([x, prompts.expand(batch, -1, -1)], dim=1)
+        for block in self.blocks:
+            x = block(x)
+        return self.action_decoder(self.norm(x[:, :length]), domain_id)
+
+    def _context(self, vlm_features: Tensor, aux_visual_inputs: Tensor, domain_id: Tensor) -> Tensor:
+        if self.hetero:
+            parts = self.vlm_proj(vlm_features, domain_id), self.aux_visual_proj(aux_visual_inputs, domain_id)
+        else:
+            parts = self.vlm_proj(vlm_features), self.aux_visual_proj(aux_visual_inputs)
+        return torch.cat(parts, dim=1)
+
+
+def time_embedding(t: Tensor, dim: int) -> Tensor:
+    """Sinusoidal embedding of raw flow time: t [B] → [B, dim] as [cos | sin], in float32 whatever the model."""
+    half = dim // 2
+    steps = torch.arange(half, dtype=torch.float32, device=t.device)
+    angles = t.float().unsqueeze(-1) * torch.exp(-math.log(TIME_BASE) * steps / half)
+    embedding = torch.cat([angles.cos(), angles.sin()], dim=-1)
+    return F.pad(embedding, (0, dim - 2 * half))
