@@ -1,0 +1,1 @@
+"""The `xvla` command: the only layer that imports click or prints."""

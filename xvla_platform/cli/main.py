@@ -1,0 +1,82 @@
+"""The `xvla` command: one verb a capability, and one place where errors become a line and an exit code.
+
+Exit codes: 0 done, 1 refused (the result is not good enough to keep), 2 misused or failed for a reason the
+user can mend, 130 interrupted. Anything else is a bug and keeps its traceback.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+
+import click
+
+from xvla_platform import __version__
+from xvla_platform.cli.lazy import LazyCommand, LazyGroup
+from xvla_platform.errors import XvlaError
+
+COMMANDS = {
+    "init": LazyCommand("xvla_platform.cli.init:init", "Make a folder a workspace, with the worked example."),
+    "add-embodiment": LazyCommand(
+        "xvla_platform.cli.add_embodiment:add_embodiment",
+        "Check a robot's plugin against its data and give it a prompt slot.",
+    ),
+    "adapt": LazyCommand("xvla_platform.cli.adapt:adapt", "Teach the base a registered robot."),
+    "eval": LazyCommand("xvla_platform.cli.eval:evaluate", "Measure an adaptation on held-out episodes."),
+    "list": LazyCommand("xvla_platform.cli.list:list_all", "List the workspace's robots and adaptations."),
+    "show": LazyCommand("xvla_platform.cli.show:show", "Show one robot and its adaptations in full."),
+    "push": LazyCommand("xvla_platform.cli.push:push", "Share an adaptation on the Hub or in a folder."),
+    "pull": LazyCommand("xvla_platform.cli.pull:pull", "Bring a shared adaptation into this workspace."),
+    "pretrain": LazyCommand(
+        "xvla_platform.cli.pretrain:pretrain", "Pretrain a small base on several robots' demonstrations."
+    ),
+}
+
+RESUME = {"adapt": "`xvla adapt --resume` goes on from the last checkpoint"}
+REPEAT = "nothing half-written was left; run the same command again"
+
+
+@click.group(cls=LazyGroup, table=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="xvla")
+def cli() -> None:
+    """Teach X-VLA a new robot: declare it, adapt the shared base to it, share the result."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and leave with its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = cli.main(args=words, prog_name="xvla", standalone_mode=False)
+    except XvlaError as error:
+        _report(str(error), error.as_dict(), words)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        _report_misuse(error, words)
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        hint = next((text for name, text in RESUME.items() if name in words[:1]), REPEAT)
+        _report(f"interrupted; {hint}", {"error": "interrupted", "hint": hint}, words)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader (`| head`) has seen enough; give the interpreter's last flush somewhere to go.
+        sys.stdout = open("/dev/null", "w")  # noqa: SIM115
+        sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _report(line: str, details: dict[str, object], words: Sequence[str]) -> None:
+    if "--json" in words:
+        click.echo(json.dumps(details, indent=2, sort_keys=True, ensure_ascii=False))
+    else:
+        click.echo(f"error: {line}", err=True)
+
+
+def _report_misuse(error: click.ClickException, words: Sequence[str]) -> None:
+    line = " ".join(error.format_message().split())
+    context = getattr(error, "ctx", None)
+    if context is not None:
+        line += f" (see `{context.command_path} --help`)"
+    _report(line, {"error": line}, words)
+
+
+if __name__ == "__main__":
+    main()
