@@ -139,9 +139,7 @@ def _concerns(error: OSError, target: Path) -> bool:
 
 
 def _disk_full(target: Path) -> XvlaError:
-    return XvlaError(
-        f"disk full while writing {target}; nothing was changed", hint="free some space and repeat"
-    )
+    return XvlaError(f"disk full while writing {target}; nothing was changed", hint="free some space and repeat")
 
 
 def _sibling(path: Path, role: str) -> Path:

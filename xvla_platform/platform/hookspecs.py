@@ -36,19 +36,45 @@ class Factory:
 
     def load(self) -> Any:
         """The object behind the name."""
-        if not isinstance(self.target, str):
-            return self.target
-        module, _, attribute = self.target.partition(":")
-        return getattr(importlib.import_module(module), attribute)
+        return load_target(self.target)
+
+
+def load_target(target: str | Callable[..., Any]) -> Any:
+    """The object itself, or what `"package.module:attribute"` names."""
+    if not isinstance(target, str):
+        return target
+    module, _, attribute = target.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PushRequest:
+    """What a storage is asked to share; `location` is what the user wrote after `--to`, without the scheme."""
+
+    name: str
+    version: int
+    folder: Path
+    location: str
+    public: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class PushReceipt:
+    """Where it lies now, as `xvla pull` takes it, and at which revision."""
+
+    location: str
+    revision: str | None
+    already_there: bool
 
 
 @dataclass(frozen=True, kw_only=True)
 class Storage:
-    """Where adaptations are shared. `scheme` is the part before the colon in `--to dir:/some/share`.
+    """Where adaptations are shared.
 
     Attributes:
-        push: `"module:attribute"` of `(PushRequest) -> PushReceipt`.
-        pull: `"module:attribute"` of `(location, revision | None, destination folder) -> revision`.
+        name: The scheme before the colon in `--to dir:/some/share`; without one, `hub` is meant.
+        push: `(PushRequest) -> PushReceipt`, or its `"module:attribute"`.
+        pull: `(location, revision | None, empty destination folder) -> revision | None`, or its name.
     """
 
     name: str

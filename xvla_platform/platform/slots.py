@@ -12,9 +12,7 @@ from xvla_platform.platform.workspace import Workspace
 from xvla_platform.specs.records import PromptSlot
 
 
-def allocate_slot(
-    base: ResolvedBase, workspace: Workspace, name: str, requested: int | None = None
-) -> PromptSlot:
+def allocate_slot(base: ResolvedBase, workspace: Workspace, name: str, requested: int | None = None) -> PromptSlot:
     """The slot of robot `name` on `base`; one that it already has is kept, unless another is requested."""
     holders = {domain: f"{label} (pretraining of {base.id})" for domain, label in base.used_domains.items()}
     own: int | None = None
