@@ -1,0 +1,311 @@
+"""Reader of LeRobot datasets in place, with pyarrow and PyAV alone: version 3.0 here, 2.x by `lerobot_v2`.
+
+Frame `i` of an episode lies at `from_timestamp + i / fps` in its video, within half a frame.
+"""
+
+import hashlib
+import json
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xvla_platform.data.parquet import ParquetColumns, read_rows
+from xvla_platform.data.reader import (
+    DatasetInfo,
+    DatasetReader,
+    Episode,
+    FeatureInfo,
+    FloatArray,
+    Images,
+    ReaderFactory,
+)
+from xvla_platform.data.video_reader import VideoCache
+from xvla_platform.errors import XvlaError
+
+OPEN_TABLES = 4
+HASHED = (".parquet", ".json", ".jsonl", ".mp4", ".png", ".jpg", ".jpeg")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodeSource:
+    """Where one episode lies: its data file, and per camera the video file and the offset in seconds."""
+
+    episode: Episode
+    data: Path
+    videos: Mapping[str, tuple[Path, float]]
+
+
+class LerobotReader:
+    """A `DatasetReader` over LeRobot's files."""
+
+    def __init__(self, root: Path, info: DatasetInfo, sources: Sequence[EpisodeSource]) -> None:
+        self.root = root
+        self.info = info
+        self.episodes = [source.episode for source in sources]
+        self._sources = list(sources)
+        self._tables: OrderedDict[Path, ParquetColumns] = OrderedDict()
+        self._videos = VideoCache()
+        self._fingerprint: str | None = None
+
+    def columns(self, episode: int, keys: Sequence[str]) -> dict[str, FloatArray]:
+        """Each key's numbers, float64 [L, D] in recorded units."""
+        source = self._source(episode)
+        table, rows = self._rows(source)
+        return {key: table.matrix(key)[rows] for key in keys}
+
+    def timestamps(self, episode: int) -> FloatArray:
+        """Recorded time of each frame since the start of the episode, [L] in seconds."""
+        return self.columns(episode, ["timestamp"])["timestamp"][:, 0]
+
+    def frames(self, episode: int, key: str, indices: Sequence[int] | NDArray[Any]) -> Images:
+        """Exactly the frames asked for, in the order asked, RGB uint8 [N, H, W, 3]."""
+        source = self._source(episode)
+        cameras = {name: feature for name, feature in self.info.features.items() if feature.is_camera}
+        if key not in cameras:
+            raise XvlaError(
+                "is not a camera of the dataset", file=self.root, field=key, allowed=sorted(cameras)
+            )
+        wanted = np.asarray(indices, dtype=np.int64).reshape(-1)
+        if len(wanted) == 0:
+            height, width = cameras[key].image_size
+            return np.zeros((0, height, width, 3), dtype=np.uint8)
+        if wanted.min() < 0 or wanted.max() >= source.episode.length:
+            raise XvlaError(
+                f"episode {episode} has no such frame",
+                file=self.root,
+                found=f"{wanted.min()}..{wanted.max()}",
+                allowed=f"0..{source.episode.length - 1}",
+            )
+        if cameras[key].dtype == "image":
+            return self._stills(source, key, wanted)
+        path, offset = source.videos[key]
+        times = offset + wanted / self.info.fps
+        return self._videos.read(path, times, 0.5 / self.info.fps, what=f"episode {episode}")
+
+    def fingerprint(self) -> str:
+        """sha256 over names, sizes and contents of the dataset's files; computed once."""
+        if self._fingerprint is None:
+            digest = hashlib.sha256()
+            files = [path for path in self.root.rglob("*") if path.suffix in HASHED and path.is_file()]
+            for path in sorted(files, key=lambda path: path.relative_to(self.root).as_posix()):
+                with path.open("rb") as stream:
+                    content = hashlib.file_digest(stream, "sha256").hexdigest()
+                name = path.relative_to(self.root).as_posix()
+                digest.update(f"{name}\0{path.stat().st_size}\0{content}\n".encode())
+            self._fingerprint = digest.hexdigest()
+        return self._fingerprint
+
+    def _source(self, episode: int) -> EpisodeSource:
+        if not 0 <= episode < len(self._sources):
+            raise XvlaError(
+                "no such episode", file=self.root, found=episode, allowed=f"0..{len(self._sources) - 1}"
+            )
+        return self._sources[episode]
+
+    def _rows(self, source: EpisodeSource) -> tuple[ParquetColumns, NDArray[np.int64]]:
+        """The episode's data file and its rows there, checked against the episodes table."""
+        if source.data not in self._tables:
+            self._tables[source.data] = ParquetColumns(source.data)
+            if len(self._tables) > OPEN_TABLES:
+                self._tables.popitem(last=False)
+        self._tables.move_to_end(source.data)
+        table, episode = self._tables[source.data], source.episode
+        rows = np.flatnonzero(table.matrix("episode_index")[:, 0] == episode.index)
+        if len(rows) != episode.length:
+            raise XvlaError(
+                f"episode {episode.index} has {len(rows)} rows, the episodes table says {episode.length}",
+                file=source.data,
+            )
+        return table, rows
+
+    def _stills(self, source: EpisodeSource, key: str, wanted: NDArray[np.int64]) -> Images:
+        """Images stored as encoded bytes (or a relative path) in the data file."""
+        import io
+
+        from PIL import Image
+
+        table, rows = self._rows(source)
+        cells = table.arrow(key)
+        images = []
+        for index in wanted:
+            cell = cells[int(rows[index])].as_py()
+            content = cell.get("bytes") if isinstance(cell, dict) else None
+            try:
+                if content is None:
+                    content = inside(self.root, str(cell["path"]), source.data).read_bytes()
+                images.append(np.asarray(Image.open(io.BytesIO(content)).convert("RGB")))
+            except (OSError, ValueError, TypeError, KeyError) as error:
+                raise XvlaError(
+                    f"frame {int(index)} of episode {source.episode.index} is not a readable image: {error}",
+                    file=source.data,
+                    field=key,
+                ) from None
+        return np.stack(images)
+
+
+def open_lerobot(folder: Path) -> DatasetReader:
+    """Open a LeRobot dataset of version 3.0, 2.1 or 2.0."""
+    raw = read_info(folder)
+    version = str(raw.get("codebase_version"))
+    info = _dataset_info(folder, raw)
+    if version.startswith("v3."):
+        sources = _sources_v3(folder, raw, info)
+    elif version in ("v2.0", "v2.1"):
+        from xvla_platform.data.lerobot_v2 import sources_v2
+
+        sources = sources_v2(folder, raw, info)
+    else:
+        raise XvlaError(
+            "unknown version of the LeRobot format",
+            file=info_path(folder),
+            field="codebase_version",
+            found=version,
+            allowed="v3.0, v2.1, v2.0",
+        )
+    _check_table(folder, info, sources)
+    return LerobotReader(folder, info, sources)
+
+
+def detects_lerobot(folder: Path) -> bool:
+    """Whether the folder carries LeRobot's metadata file."""
+    return info_path(folder).is_file()
+
+
+LEROBOT = ReaderFactory(name="lerobot", open=open_lerobot, detects=detects_lerobot)
+
+
+def info_path(folder: Path) -> Path:
+    return folder / "meta" / "info.json"
+
+
+def read_info(folder: Path) -> dict[str, Any]:
+    """`meta/info.json` as a mapping."""
+    path = info_path(folder)
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise XvlaError("dataset metadata is missing", file=path) from None
+    except (OSError, ValueError) as error:
+        raise XvlaError(f"dataset metadata is damaged: {error}", file=path) from None
+    if not isinstance(raw, dict):
+        raise XvlaError("dataset metadata is damaged: expected a mapping", file=path)
+    return raw
+
+
+def _dataset_info(folder: Path, raw: Mapping[str, Any]) -> DatasetInfo:
+    path = info_path(folder)
+    for key in ("fps", "features", "data_path"):
+        if raw.get(key) in (None, {}, ""):
+            raise XvlaError("required entry is missing", file=path, field=key)
+    try:
+        features = {
+            str(key): FeatureInfo(
+                dtype=str(feature["dtype"]),
+                shape=tuple(int(size) for size in feature["shape"]),
+                names=feature.get("names"),
+            )
+            for key, feature in raw["features"].items()
+        }
+        fps = float(raw["fps"])
+        episodes, frames = int(raw.get("total_episodes", 0)), int(raw.get("total_frames", 0))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise XvlaError(f"dataset metadata is damaged: {type(error).__name__} {error}", file=path) from None
+    if not 0 < fps < 10_000:
+        raise XvlaError("frame rate must be positive", file=path, field="fps", found=fps)
+    robot_type = raw.get("robot_type")
+    return DatasetInfo(
+        fps=fps,
+        features=features,
+        episodes=episodes,
+        frames=frames,
+        robot_type=None if robot_type is None else str(robot_type),
+    )
+
+
+def _sources_v3(folder: Path, raw: Mapping[str, Any], info: DatasetInfo) -> list[EpisodeSource]:
+    table = folder / "meta" / "episodes"
+    files = sorted(table.glob("*/*.parquet"))
+    if not files:
+        raise XvlaError("episodes table is missing", file=table)
+    videos = [key for key, feature in info.features.items() if feature.dtype == "video"]
+    sources = []
+    for file in files:
+        for row in read_rows(file, drop_prefix="stats/"):
+            try:
+                data = {"chunk_index": row["data/chunk_index"], "file_index": row["data/file_index"]}
+                sources.append(
+                    EpisodeSource(
+                        episode=to_episode(row),
+                        data=fill_template(folder, raw, "data_path", **data),
+                        videos={key: _video_v3(folder, raw, row, key) for key in videos},
+                    )
+                )
+            except KeyError as error:
+                raise XvlaError("column is missing", file=file, field=error.args[0], allowed=row) from None
+            except (TypeError, ValueError) as error:
+                raise XvlaError(f"episodes table is damaged: {error}", file=file) from None
+    return sorted(sources, key=lambda source: source.episode.index)
+
+
+def _video_v3(folder: Path, raw: Mapping[str, Any], row: Mapping[str, Any], key: str) -> tuple[Path, float]:
+    prefix = f"videos/{key}"
+    place = {"chunk_index": row[f"{prefix}/chunk_index"], "file_index": row[f"{prefix}/file_index"]}
+    offset = float(row[f"{prefix}/from_timestamp"])
+    return fill_template(folder, raw, "video_path", video_key=key, **place), offset
+
+
+def to_episode(row: Mapping[str, Any]) -> Episode:
+    """The row of an episodes table; the first listed task is the episode's instruction."""
+    tasks = row.get("tasks") or [""]
+    instruction = tasks if isinstance(tasks, str) else str(tasks[0])
+    return Episode(
+        index=int(row["episode_index"]), length=int(row["length"]), instruction=instruction.strip()
+    )
+
+
+def fill_template(folder: Path, raw: Mapping[str, Any], name: str, **values: object) -> Path:
+    """The file that a path template of `info.json` names; it must stay inside the dataset."""
+    template = raw.get(name)
+    try:
+        relative = str(template).format(**values) if template else ""
+    except (KeyError, IndexError, ValueError, AttributeError) as error:
+        raise XvlaError(
+            f"path template is not valid: {error}", file=info_path(folder), field=name, found=template
+        ) from None
+    if not relative:
+        raise XvlaError("required entry is missing", file=info_path(folder), field=name)
+    return inside(folder, relative, info_path(folder))
+
+
+def inside(root: Path, relative: str, file: Path) -> Path:
+    """`root / relative`, refusing a path that a downloaded file could use to point elsewhere."""
+    if Path(relative).is_absolute() or ".." in Path(relative).parts:
+        raise XvlaError("a path must stay inside the dataset", file=file, found=relative)
+    return root / relative
+
+
+def _check_table(folder: Path, info: DatasetInfo, sources: Sequence[EpisodeSource]) -> None:
+    if not sources or info.episodes == 0:
+        raise XvlaError("dataset has no episode", file=info_path(folder), field="total_episodes", found=0)
+    lengths = [source.episode.length for source in sources]
+    for place, source in enumerate(sources):
+        if source.episode.index != place:
+            raise XvlaError(f"episode {place} is missing from the episodes table", file=folder / "meta")
+        if source.episode.length < 1:
+            raise XvlaError(f"episode {place} has no frame", file=folder / "meta")
+    for field, stated, counted in (
+        ("total_episodes", info.episodes, len(sources)),
+        ("total_frames", info.frames, sum(lengths)),
+    ):
+        if stated != counted:
+            raise XvlaError(
+                f"disagrees with the episodes table, which has {counted}",
+                file=info_path(folder),
+                field=field,
+                found=stated,
+            )

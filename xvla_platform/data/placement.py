@@ -1,0 +1,118 @@
+"""Which dims of the model vector each declared field takes; a robot that does not fit a space is refused."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from xvla_platform.errors import XvlaError
+from xvla_platform.specs.action_space import ActionSpace
+from xvla_platform.specs.embodiment import EmbodimentSpec
+from xvla_platform.specs.fields import FieldSpec
+
+Vector = Literal["proprio", "action"]
+AUTO_HINT = "set action.space: auto, which takes any fields in declared order"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """A declared field, its slice of the recorded column and its slice of the model vector."""
+
+    field: FieldSpec
+    column: slice
+    model: slice
+
+
+def model_size(field: FieldSpec) -> int:
+    """Numbers a field takes in the model vector: every rotation becomes six."""
+    return 6 if field.kind == "rotation" else field.size
+
+
+def vector_size(fields: tuple[FieldSpec, ...]) -> int:
+    """Numbers that `fields` take in the model vector of the `auto` space."""
+    return sum(model_size(field) for field in fields)
+
+
+def place(spec: EmbodimentSpec, space: ActionSpace, vector: Vector) -> tuple[Placement, ...]:
+    """Where the fields of `proprio` or `action` go in `space`, in declared order."""
+    declared = spec.proprio if vector == "proprio" else spec.action
+    columns = declared.slices()
+    if space.find("any", "left") is not None:
+        starts = _in_order(declared.fields, space, vector)
+    else:
+        _check_arms(spec, space)
+        starts = [_start(field, declared.fields, space, vector) for field in declared.fields]
+    return tuple(
+        Placement(field=field, column=columns[field.name], model=slice(start, start + model_size(field)))
+        for field, start in zip(declared.fields, starts, strict=True)
+    )
+
+
+def _in_order(fields: tuple[FieldSpec, ...], space: ActionSpace, vector: Vector) -> list[int]:
+    room = space.real_dim if vector == "action" else space.dim
+    total = vector_size(fields)
+    if total > room:
+        raise XvlaError(
+            f"fields take {total} numbers of the model vector, action space {space.name} has {room}",
+            field=vector,
+            found=", ".join(f"{field.name} {model_size(field)}" for field in fields),
+        )
+    starts, start = [], 0
+    for field in fields:
+        starts.append(start)
+        start += model_size(field)
+    return starts
+
+
+def _start(field: FieldSpec, fields: tuple[FieldSpec, ...], space: ActionSpace, vector: Vector) -> int:
+    slot = space.find(field.kind, field.arm)
+    if slot is None:
+        kinds = sorted({candidate.kind for candidate in space.fields})
+        raise XvlaError(
+            f"action space {space.name} has no place for a {field.kind}",
+            field=f"{vector}.{field.name}",
+            allowed=", ".join(kinds),
+            hint=AUTO_HINT,
+        )
+    same = [other for other in fields if other.kind == field.kind and other.arm == field.arm]
+    total = vector_size(tuple(same))
+    if total != slot.size:
+        raise XvlaError(
+            f"action space {space.name} takes {slot.size} numbers of {field.kind} for the {field.arm} arm",
+            field=f"{vector}.{field.name}",
+            found=total,
+            allowed=str(slot.size),
+            hint=AUTO_HINT,
+        )
+    return slot.start + vector_size(tuple(same[: same.index(field)]))
+
+
+def _check_arms(spec: EmbodimentSpec, space: ActionSpace) -> None:
+    """Each arm that is driven has all the fields of its half of the space, except that a gripper may lack.
+
+    The model reads proprio in the same layout, so a field that is missing there would be read as zeros; only
+    the fields that the space hides from the model may be missing.
+    """
+    arms = sorted({field.arm for field in spec.action.fields})
+    stray = [field for field in spec.proprio.fields if field.arm not in arms]
+    if stray:
+        raise XvlaError(
+            f"belongs to the {stray[0].arm} arm, which no action field drives",
+            field=f"proprio.{stray[0].name}",
+            allowed=arms,
+        )
+    for arm in arms:
+        for slot in space.fields:
+            if slot.arm != arm:
+                continue
+            has_action = any(f.kind == slot.kind and f.arm == arm for f in spec.action.fields)
+            has_state = any(f.kind == slot.kind and f.arm == arm for f in spec.proprio.fields)
+            optional = slot.kind == "gripper" and space.find("joint", arm) is None
+            if not has_action and not optional:
+                raise _lacks("action", slot.kind, arm, space)
+            if has_action and not has_state and not slot.hidden:
+                raise _lacks("proprio", slot.kind, arm, space)
+
+
+def _lacks(vector: Vector, kind: str, arm: str, space: ActionSpace) -> XvlaError:
+    return XvlaError(
+        f"action space {space.name} needs a {kind} field for the {arm} arm", field=vector, hint=AUTO_HINT
+    )
