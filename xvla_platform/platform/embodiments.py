@@ -1,0 +1,176 @@
+"""Registering a robot: its declaration checked against its data and the base, statistics, a prompt slot.
+
+In: a workspace, a loaded plugin and a base. Out: `embodiments/<name>/` with `embodiment.yaml` (the record),
+`stats.json` and `cameras.png`, all or nothing. This module orchestrates the data layer, so it stands above it.
+"""
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xvla_platform.errors import XvlaError
+from xvla_platform.platform.bases import ResolvedBase
+from xvla_platform.platform.files import atomic_folder, write_bytes, write_json, write_text
+from xvla_platform.platform.plugins import LoadedPlugin, build_manager, contributions
+from xvla_platform.platform.records import (
+    RECORD_NAME,
+    find_embodiment,
+    load_embodiment,
+    plugin_folder,
+    record_text,
+    registered,
+)
+from xvla_platform.platform.slots import allocate_slot
+from xvla_platform.platform.workspace import Workspace
+from xvla_platform.specs.action_space import ActionSpace, action_space
+from xvla_platform.specs.embodiment import EmbodimentSpec
+from xvla_platform.specs.records import DataRef, EmbodimentRecord
+
+if TYPE_CHECKING:
+    from xvla_platform.data.reader import DatasetReader
+
+__all__ = ["add_embodiment", "base_space", "find_embodiment", "load_embodiment", "open_data", "registered"]
+
+STATS_NAME = "stats.json"
+SHEET_NAME = "cameras.png"
+
+
+def add_embodiment(
+    workspace: Workspace,
+    plugin: LoadedPlugin,
+    *,
+    base: ResolvedBase,
+    domain_id: int | None = None,
+    force: bool = False,
+) -> EmbodimentRecord:
+    """Check and register the robot; one that is registered from the same plugin is updated in place.
+
+    Args:
+        domain_id: The slot wished for; else the robot's present one, else the lowest free one.
+        force: Take over a name that another plugin registered.
+    """
+    from xvla_platform.data.binding import Binding
+    from xvla_platform.data.statistics import compute_statistics
+    from xvla_platform.data.verify import check_dataset
+
+    spec = plugin.spec
+    source = workspace.shown(plugin.folder)
+    _check_owner(workspace, spec.name, source, force)
+    space = base_space(base)
+    _check_base(plugin, base, space)
+    reader = open_data(spec, plugin.folder)
+    check_dataset(reader, spec)
+    statistics = compute_statistics(reader, spec)
+    Binding(spec, space, base.rotation_layout, statistics)
+    sheet = _contact_sheet(reader, spec)
+    with workspace.lock("embodiments"):
+        record = EmbodimentRecord.model_validate(
+            {
+                "spec": spec,
+                "plugin": source,
+                "plugin_sha256": plugin.yaml_sha256,
+                "base": base.ref,
+                "slot": allocate_slot(base, workspace, spec.name, domain_id),
+                "action_space": space.name,
+                "rotation_layout": base.rotation_layout,
+                "data": _data_ref(reader, spec),
+            }
+        )
+        with atomic_folder(workspace.embodiments / spec.name, replace=True) as building:
+            write_text(building / RECORD_NAME, record_text(record))
+            write_json(building / STATS_NAME, statistics)
+            write_bytes(building / SHEET_NAME, sheet)
+    return record
+
+
+def base_space(base: ResolvedBase) -> ActionSpace:
+    """The action space of the base, as its configuration states it."""
+    real = _dimension(base, "real_action_dim", 20)
+    return action_space(base.action_mode, dim=max(real, _dimension(base, "max_action_dim", 20)), real_dim=real)
+
+
+def open_data(spec: EmbodimentSpec, folder: Path) -> "DatasetReader":
+    """The demonstrations that the plugin in `folder` declares, through the reader registered for their format."""
+    from xvla_platform.data.reader import locate_dataset, open_dataset
+
+    readers = contributions(build_manager(folder if folder.is_dir() else None), "register_dataset_readers")
+    return open_dataset(readers.values(), spec.dataset.format, locate_dataset(spec.dataset, folder))
+
+
+def _check_owner(workspace: Workspace, name: str, source: str, force: bool) -> None:
+    """A name belongs to the plugin that registered it, as long as that plugin is there."""
+    if force or name not in {record.spec.name for record in registered(workspace)}:
+        return
+    known = find_embodiment(workspace, name)
+    if known.plugin != source and plugin_folder(workspace, known).is_dir():
+        raise XvlaError(
+            f"embodiment '{name}' is registered from another plugin",
+            file=source,
+            field="name",
+            found=known.plugin,
+            hint="choose another name, or take this one over with --force",
+        )
+
+
+def _check_base(plugin: LoadedPlugin, base: ResolvedBase, space: ActionSpace) -> None:
+    spec, file = plugin.spec, plugin.folder / "plugin.yaml"
+    if spec.action.space is not None and spec.action.space != space.name:
+        raise XvlaError(
+            f"the base {base.id} has another action space",
+            file=file,
+            field="action.space",
+            found=spec.action.space,
+            allowed=space.name,
+        )
+    if len(spec.cameras) > base.num_views:
+        raise XvlaError(
+            f"the base {base.id} was trained with {base.num_views} views",
+            file=file,
+            field="cameras",
+            found=f"{len(spec.cameras)} cameras",
+            allowed=f"at most {base.num_views}",
+        )
+
+
+def _dimension(base: ResolvedBase, key: str, default: int) -> int:
+    value: Any = base.config.get(key)
+    return value if isinstance(value, int) and value > 0 else default
+
+
+def _data_ref(reader: "DatasetReader", spec: EmbodimentSpec) -> DataRef:
+    return DataRef(
+        format=spec.dataset.format,
+        path=spec.dataset.path,
+        repo=spec.dataset.repo,
+        revision=spec.dataset.revision,
+        fingerprint=reader.fingerprint(),
+        episodes=len(reader.episodes),
+        frames=sum(episode.length for episode in reader.episodes),
+        fps=reader.info.fps,
+    )
+
+
+def _contact_sheet(reader: "DatasetReader", spec: EmbodimentSpec, height: int = 160) -> bytes:
+    """PNG with the first, middle and last frame of the first episode, one row a camera, main view on top."""
+    from PIL import Image, ImageDraw
+
+    episode = reader.episodes[0]
+    moments = [0, episode.length // 2, episode.length - 1]
+    rows = []
+    for camera in spec.ordered_cameras:
+        images = [Image.fromarray(frame) for frame in reader.frames(episode.index, camera.key, moments)]
+        row = [image.resize((max(1, image.width * height // image.height), height)) for image in images]
+        rows.append((f"{camera.name} ({camera.role})", row))
+    label = 16
+    width = max(sum(image.width for image in row) for _, row in rows)
+    sheet = Image.new("RGB", (width, len(rows) * (height + label)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for index, (text, row) in enumerate(rows):
+        top, left = index * (height + label), 0
+        draw.text((4, top + 2), f"{text}: first, middle and last frame of episode 0", fill="black")
+        for image in row:
+            sheet.paste(image, (left, top + label))
+            left += image.width
+    buffer = io.BytesIO()
+    sheet.save(buffer, format="PNG")
+    return buffer.getvalue()
