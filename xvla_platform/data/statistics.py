@@ -1,0 +1,133 @@
+"""Statistics of a robot's state and action columns, per declared field, in recorded and in canonical units.
+
+The recorded numbers are for people and reports; the canonical ones (m, rad, absolute targets) are what
+`normalization` scales with. One pass over the columns, which are small enough to be held.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xvla_platform.data.canonical import absolute_targets, to_canonical
+from xvla_platform.data.reader import DatasetReader, FloatArray
+from xvla_platform.errors import XvlaError
+from xvla_platform.specs.base import SCHEMA_VERSION
+from xvla_platform.specs.embodiment import EmbodimentSpec
+from xvla_platform.specs.fields import ActionSpec, FieldSpec, VectorSpec
+
+CONSTANT = 1e-8  # standard deviation in recorded units
+
+
+def compute_statistics(
+    reader: DatasetReader, spec: EmbodimentSpec, episodes: Sequence[int] | None = None
+) -> dict[str, Any]:
+    """Statistics over the given episodes (all by default), as plain lists that JSON can hold.
+
+    Returns:
+        `{"proprio": {field: entry}, "action": {field: entry}, "canonical": {"proprio": …, "action": …}}` with
+        entries of `mean, std, min, max, q01, q99` (one number per dim), `count` and `unit`. Canonical entries
+        exist for position, joint and gripper fields; actions are absolute targets there.
+    """
+    chosen = list(range(len(reader.episodes))) if episodes is None else list(episodes)
+    if not chosen:
+        raise XvlaError("no episode to compute statistics of", file=reader.root)
+    states, actions = [], []
+    targets: dict[str, list[FloatArray]] = {field.name: [] for field in spec.action.fields}
+    for episode in chosen:
+        columns = reader.columns(episode, [spec.proprio.key, spec.action.key])
+        for name, vector in (("proprio", spec.proprio), ("action", spec.action)):
+            require_size(columns[vector.key], vector, name, reader.root)
+            require_finite(columns[vector.key], vector, name, episode, reader.root)
+        state, action = columns[spec.proprio.key], columns[spec.action.key]
+        for name, values in absolute_targets(spec, state, action).values.items():
+            targets[name].append(values)
+        states.append(state)
+        actions.append(action)
+    recorded = {"proprio": np.concatenate(states), "action": np.concatenate(actions)}
+    out: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "episodes": len(chosen), "canonical": {}}
+    for name, vector in (("proprio", spec.proprio), ("action", spec.action)):
+        require_variation(recorded[name], vector, name, reader.root)
+        out[name], canonical = {}, {}
+        for field, slot in zip(vector.fields, vector.slices().values(), strict=True):
+            values = recorded[name][:, slot]
+            out[name][field.name] = _entry(values, field.unit)
+            if field.kind != "rotation":
+                physical = to_canonical(field, values) if name == "proprio" else np.concatenate(targets[field.name])
+                canonical[field.name] = _entry(physical, _canonical_unit(field))
+        out["canonical"][name] = canonical
+    out["frames"] = len(recorded["proprio"])
+    return out
+
+
+def require_size(values: FloatArray, vector: VectorSpec | ActionSpec, name: str, file: Path) -> None:
+    """Refuse a column [L, D] whose declared fields do not add up to D."""
+    if values.shape[1] != vector.size:
+        raise XvlaError(
+            f"the declared fields take {vector.size} numbers, column '{vector.key}' has {values.shape[1]}",
+            file=file,
+            field=f"{name}.fields",
+            found=", ".join(f"{field.name} {field.size}" for field in vector.fields),
+        )
+
+
+def require_finite(values: FloatArray, vector: VectorSpec | ActionSpec, name: str, episode: int, file: Path) -> None:
+    """Refuse a column [L, D] of one episode with NaN or infinity, naming the first."""
+    rows, dims = np.nonzero(~np.isfinite(values))
+    if len(rows):
+        raise XvlaError(
+            f"is not a finite number in episode {episode}, frame {rows[0]}",
+            file=file,
+            field=column_name(vector, name, int(dims[0])),
+            found=str(values[rows[0], dims[0]]),
+            hint=f"{len(rows)} such numbers in this episode; remove it or record it again",
+        )
+
+
+def require_variation(values: FloatArray, vector: VectorSpec | ActionSpec, name: str, file: Path) -> None:
+    """Refuse a recorded number that never changes: a dead sensor, or the wrong column.
+
+    Rotations are exempt, as a tool held upright has constant angles.
+    """
+    spread = values.std(axis=0)
+    for field, slot in zip(vector.fields, vector.slices().values(), strict=True):
+        if field.kind == "rotation":
+            continue
+        for dim in range(slot.start, slot.stop):
+            if spread[dim] < CONSTANT:
+                raise XvlaError(
+                    "never changes in the whole dataset",
+                    file=file,
+                    field=column_name(vector, name, dim),
+                    found=float(values[0, dim]),
+                    hint="remove the field if the robot does not have it, or fix the recording",
+                )
+
+
+def column_name(vector: VectorSpec | ActionSpec, name: str, dim: int) -> str:
+    """`action.position[1]` for a dim of a recorded column."""
+    for field, slot in vector.slices().items():
+        if slot.start <= dim < slot.stop:
+            return f"{name}.{field}[{dim - slot.start}]"
+    return f"{name}[{dim}]"
+
+
+def _entry(values: FloatArray, unit: str | None) -> Mapping[str, Any]:
+    low, high = np.quantile(values, [0.01, 0.99], axis=0)
+    return {
+        "mean": values.mean(axis=0).tolist(),
+        "std": values.std(axis=0).tolist(),
+        "min": values.min(axis=0).tolist(),
+        "max": values.max(axis=0).tolist(),
+        "q01": low.tolist(),
+        "q99": high.tolist(),
+        "count": len(values),
+        "unit": unit,
+    }
+
+
+def _canonical_unit(field: FieldSpec) -> str:
+    if field.kind == "gripper":
+        return "closedness"
+    return "m" if field.unit in ("m", "cm", "mm") else "rad"
