@@ -59,7 +59,7 @@ def add_embodiment(
     space = base_space(base)
     _check_base(plugin, base, space)
     reader = open_data(spec, plugin.folder)
-    check_dataset(reader, spec)
+    check_dataset(reader, spec, plugin=plugin.folder / "plugin.yaml")
     statistics = compute_statistics(reader, spec)
     Binding(spec, space, base.rotation_layout, statistics)
     sheet = _contact_sheet(reader, spec)
