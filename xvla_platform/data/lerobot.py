@@ -4,7 +4,6 @@ Frame `i` of an episode lies at `from_timestamp + i / fps` in its video, within 
 """
 
 import hashlib
-import json
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,12 +13,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xvla_platform.data.lerobot_info import (
+    dataset_info,
+    fill_template,
+    info_path,
+    inside,
+    read_info,
+    to_episode,
+)
 from xvla_platform.data.parquet import ParquetColumns, read_rows
 from xvla_platform.data.reader import (
     DatasetInfo,
     DatasetReader,
     Episode,
-    FeatureInfo,
     FloatArray,
     Images,
     ReaderFactory,
@@ -67,9 +73,7 @@ class LerobotReader:
         source = self._source(episode)
         cameras = {name: feature for name, feature in self.info.features.items() if feature.is_camera}
         if key not in cameras:
-            raise XvlaError(
-                "is not a camera of the dataset", file=self.root, field=key, allowed=sorted(cameras)
-            )
+            raise XvlaError("is not a camera of the dataset", file=self.root, field=key, allowed=sorted(cameras))
         wanted = np.asarray(indices, dtype=np.int64).reshape(-1)
         if len(wanted) == 0:
             height, width = cameras[key].image_size
@@ -100,11 +104,12 @@ class LerobotReader:
             self._fingerprint = digest.hexdigest()
         return self._fingerprint
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_tables": OrderedDict()}  # open files stay with their process
+
     def _source(self, episode: int) -> EpisodeSource:
         if not 0 <= episode < len(self._sources):
-            raise XvlaError(
-                "no such episode", file=self.root, found=episode, allowed=f"0..{len(self._sources) - 1}"
-            )
+            raise XvlaError("no such episode", file=self.root, found=episode, allowed=f"0..{len(self._sources) - 1}")
         return self._sources[episode]
 
     def _rows(self, source: EpisodeSource) -> tuple[ParquetColumns, NDArray[np.int64]]:
@@ -152,7 +157,7 @@ def open_lerobot(folder: Path) -> DatasetReader:
     """Open a LeRobot dataset of version 3.0, 2.1 or 2.0."""
     raw = read_info(folder)
     version = str(raw.get("codebase_version"))
-    info = _dataset_info(folder, raw)
+    info = dataset_info(folder, raw)
     if version.startswith("v3."):
         sources = _sources_v3(folder, raw, info)
     elif version in ("v2.0", "v2.1"):
@@ -177,54 +182,6 @@ def detects_lerobot(folder: Path) -> bool:
 
 
 LEROBOT = ReaderFactory(name="lerobot", open=open_lerobot, detects=detects_lerobot)
-
-
-def info_path(folder: Path) -> Path:
-    return folder / "meta" / "info.json"
-
-
-def read_info(folder: Path) -> dict[str, Any]:
-    """`meta/info.json` as a mapping."""
-    path = info_path(folder)
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise XvlaError("dataset metadata is missing", file=path) from None
-    except (OSError, ValueError) as error:
-        raise XvlaError(f"dataset metadata is damaged: {error}", file=path) from None
-    if not isinstance(raw, dict):
-        raise XvlaError("dataset metadata is damaged: expected a mapping", file=path)
-    return raw
-
-
-def _dataset_info(folder: Path, raw: Mapping[str, Any]) -> DatasetInfo:
-    path = info_path(folder)
-    for key in ("fps", "features", "data_path"):
-        if raw.get(key) in (None, {}, ""):
-            raise XvlaError("required entry is missing", file=path, field=key)
-    try:
-        features = {
-            str(key): FeatureInfo(
-                dtype=str(feature["dtype"]),
-                shape=tuple(int(size) for size in feature["shape"]),
-                names=feature.get("names"),
-            )
-            for key, feature in raw["features"].items()
-        }
-        fps = float(raw["fps"])
-        episodes, frames = int(raw.get("total_episodes", 0)), int(raw.get("total_frames", 0))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise XvlaError(f"dataset metadata is damaged: {type(error).__name__} {error}", file=path) from None
-    if not 0 < fps < 10_000:
-        raise XvlaError("frame rate must be positive", file=path, field="fps", found=fps)
-    robot_type = raw.get("robot_type")
-    return DatasetInfo(
-        fps=fps,
-        features=features,
-        episodes=episodes,
-        frames=frames,
-        robot_type=None if robot_type is None else str(robot_type),
-    )
 
 
 def _sources_v3(folder: Path, raw: Mapping[str, Any], info: DatasetInfo) -> list[EpisodeSource]:
@@ -257,36 +214,6 @@ def _video_v3(folder: Path, raw: Mapping[str, Any], row: Mapping[str, Any], key:
     place = {"chunk_index": row[f"{prefix}/chunk_index"], "file_index": row[f"{prefix}/file_index"]}
     offset = float(row[f"{prefix}/from_timestamp"])
     return fill_template(folder, raw, "video_path", video_key=key, **place), offset
-
-
-def to_episode(row: Mapping[str, Any]) -> Episode:
-    """The row of an episodes table; the first listed task is the episode's instruction."""
-    tasks = row.get("tasks") or [""]
-    instruction = tasks if isinstance(tasks, str) else str(tasks[0])
-    return Episode(
-        index=int(row["episode_index"]), length=int(row["length"]), instruction=instruction.strip()
-    )
-
-
-def fill_template(folder: Path, raw: Mapping[str, Any], name: str, **values: object) -> Path:
-    """The file that a path template of `info.json` names; it must stay inside the dataset."""
-    template = raw.get(name)
-    try:
-        relative = str(template).format(**values) if template else ""
-    except (KeyError, IndexError, ValueError, AttributeError) as error:
-        raise XvlaError(
-            f"path template is not valid: {error}", file=info_path(folder), field=name, found=template
-        ) from None
-    if not relative:
-        raise XvlaError("required entry is missing", file=info_path(folder), field=name)
-    return inside(folder, relative, info_path(folder))
-
-
-def inside(root: Path, relative: str, file: Path) -> Path:
-    """`root / relative`, refusing a path that a downloaded file could use to point elsewhere."""
-    if Path(relative).is_absolute() or ".." in Path(relative).parts:
-        raise XvlaError("a path must stay inside the dataset", file=file, found=relative)
-    return root / relative
 
 
 def _check_table(folder: Path, info: DatasetInfo, sources: Sequence[EpisodeSource]) -> None:

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from xvla_platform.data.lerobot import EpisodeSource, fill_template, to_episode
+from xvla_platform.data.lerobot import EpisodeSource
+from xvla_platform.data.lerobot_info import fill_template, to_episode
 from xvla_platform.data.reader import DatasetInfo
 from xvla_platform.errors import XvlaError
 
@@ -32,10 +33,7 @@ def sources_v2(folder: Path, raw: Mapping[str, Any], info: DatasetInfo) -> list[
             EpisodeSource(
                 episode=episode,
                 data=fill_template(folder, raw, "data_path", **place),
-                videos={
-                    key: (fill_template(folder, raw, "video_path", video_key=key, **place), 0.0)
-                    for key in videos
-                },
+                videos={key: (fill_template(folder, raw, "video_path", video_key=key, **place), 0.0) for key in videos},
             )
         )
     return sorted(sources, key=lambda source: source.episode.index)

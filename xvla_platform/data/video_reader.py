@@ -33,13 +33,20 @@ class VideoReader:
             if not self._container.streams.video:
                 raise XvlaError("holds no video stream", file=path)
             self._stream = self._container.streams.video[0]
+            if self._stream.codec_context is None:
+                raise ValueError("its header is cut off")
+            self._stream.codec_context.options = {"err_detect": "explode"}  # damage is refused, not concealed
             packets = [
                 (packet.pts, packet.is_keyframe)
                 for packet in self._container.demux(self._stream)
                 if packet.pts is not None and packet.size and not packet.is_discard
             ]
         except (av.FFmpegError, OSError, ValueError) as error:
-            raise XvlaError(f"video cannot be opened: {error}", file=path) from None
+            raise XvlaError(
+                f"video cannot be opened: {_reason(error)}",
+                file=path,
+                hint="it is probably truncated; record or download it again",
+            ) from None
         if not packets:
             raise XvlaError("video holds no frame", file=path)
         packets.sort()
@@ -70,9 +77,7 @@ class VideoReader:
             if worst > self.end_s:
                 message = f"video ends at {self.end_s:.3f} s, {what} needs {worst:.3f} s"
             else:
-                message = (
-                    f"video has no frame within {tolerance_s:.3f} s of {worst:.3f} s, which {what} needs"
-                )
+                message = f"video has no frame within {tolerance_s:.3f} s of {worst:.3f} s, which {what} needs"
             raise XvlaError(message, file=self.path)
         images: Images | None = None
         for target in np.unique(wanted):
@@ -107,13 +112,18 @@ class VideoReader:
         except (av.FFmpegError, OSError, ValueError) as error:
             self._position = -2
             raise XvlaError(
-                f"video is damaged at {self._seconds[target]:.3f} s, which {what} needs: {error}",
+                f"video is damaged at {self._seconds[target]:.3f} s, which {what} needs: {_reason(error)}",
                 file=self.path,
             ) from None
         raise XvlaError(
             f"video is damaged: no intact frame at {self._seconds[target]:.3f} s, which {what} needs",
             file=self.path,
         )
+
+
+def _reason(error: Exception) -> str:
+    """FFmpeg's own words, without its error number and the file name."""
+    return str(getattr(error, "strerror", None) or error)
 
 
 class VideoCache:

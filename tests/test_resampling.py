@@ -1,0 +1,107 @@
+"""Chunks at anchors in seconds: exact on linear motion, constant on the sphere, held or shrunk at the end."""
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from xvla_platform.data.canonical import Trajectory
+from xvla_platform.data.resampling import anchor_times, sample_chunks, usable_frames
+from xvla_platform.data.rotations import geodesic_deg, slerp
+
+KINDS = {"position": "position", "rotation": "rotation", "gripper": "gripper"}
+
+
+def motion(length: int, hz: float, speed: float = 0.2, turn: float = 0.5) -> Trajectory:
+    """Linear motion (m/s) and constant turn (rad/s), as commands: the point at (i + 1) / hz is row i."""
+    time = (np.arange(length) + 1) / hz
+    values = {
+        "position": np.stack([speed * time, -speed * time, np.zeros(length)], axis=1),
+        "rotation": Rotation.from_rotvec(np.stack([np.zeros(length), np.zeros(length), turn * time], 1)).as_matrix(),
+        "gripper": (np.arange(length)[:, None] >= length // 2).astype(float),
+    }
+    return Trajectory(values=values, kinds=KINDS)
+
+
+@pytest.mark.parametrize("hz", [5.0, 10.0, 30.0])
+@pytest.mark.parametrize("horizon", [0.5, 1.0, 4 / 3])
+def test_linear_motion_is_exact_at_every_rate(hz: float, horizon: float) -> None:
+    length = int(4 * hz)
+    frames = np.arange(1, 10)
+    chunk = sample_chunks(motion(length, hz), frames, hz, horizon, 30, "hold")
+    time = frames[:, None] / hz + horizon * np.arange(1, 31) / 30
+    time = np.maximum(time, 1 / hz)
+    assert chunk.values["position"][..., 0] == pytest.approx(0.2 * time)
+    assert np.arctan2(chunk.values["rotation"][..., 1, 0], chunk.values["rotation"][..., 0, 0]) == pytest.approx(
+        0.5 * time
+    )
+
+
+def test_the_first_action_of_a_tick_long_step_is_the_command_of_the_frame() -> None:
+    trajectory = motion(40, 30)
+    chunk = sample_chunks(trajectory, np.arange(10), 30.0, 1.0, 30, "hold")
+    for name, values in trajectory.values.items():
+        for frame in range(10):
+            assert chunk.values[name][frame] == pytest.approx(values[frame : frame + 30]), name
+
+
+def test_before_the_first_command_the_first_one_holds() -> None:
+    trajectory = motion(20, 5)
+    chunk = sample_chunks(trajectory, np.array([0]), 5.0, 0.5, 10, "hold")
+    assert chunk.values["position"][0, :4] == pytest.approx(np.repeat(trajectory.values["position"][:1], 4, axis=0))
+
+
+def test_two_rates_of_one_motion_give_one_chunk() -> None:
+    slow = sample_chunks(motion(30, 10), np.array([10]), 10.0, 1.0, 30, "hold")
+    fast = sample_chunks(motion(90, 30), np.array([30]), 30.0, 1.0, 30, "hold")
+    for name in ("position", "rotation"):
+        later = slice(2, None)  # the slow recording's first command lies one of its ticks ahead
+        assert slow.values[name][:, later] == pytest.approx(fast.values[name][:, later], abs=1e-9)
+
+
+def test_rotation_has_constant_speed_between_sparse_commands() -> None:
+    matrices = Rotation.random(5, rng=np.random.default_rng(0)).as_matrix()
+    trajectory = Trajectory(values={"rotation": matrices}, kinds={"rotation": "rotation"})
+    chunk = sample_chunks(trajectory, np.array([1]), 1.0, 1.0, 20, "hold").values["rotation"][0]
+    expected = slerp(np.arange(5.0) + 1, matrices, 1 + np.arange(1, 21) / 20)
+    assert chunk == pytest.approx(expected)
+    steps = geodesic_deg(chunk[:-1], chunk[1:])
+    assert steps == pytest.approx(np.full(19, steps[0]))
+
+
+def test_a_switching_gripper_is_soft_in_between() -> None:
+    chunk = sample_chunks(motion(8, 1), np.array([3]), 1.0, 2.0, 8, "hold").values["gripper"][0, :, 0]
+    assert chunk == pytest.approx([0, 0, 0, 0, 0.25, 0.5, 0.75, 1])
+
+
+def test_hold_repeats_the_last_target() -> None:
+    trajectory = motion(5, 10)
+    chunk = sample_chunks(trajectory, np.arange(5), 10.0, 1.0, 10, "hold").values["position"]
+    for frame in range(5):
+        assert chunk[frame, : 5 - frame] == pytest.approx(trajectory.values["position"][frame:])
+        assert chunk[frame, 5 - frame :] == pytest.approx(np.tile(trajectory.values["position"][-1], (5 + frame, 1)))
+
+
+def test_shrink_ends_with_the_episode_at_even_steps() -> None:
+    trajectory = motion(12, 10)
+    times = anchor_times(np.arange(12), 12, 10.0, 1.0, 30, "shrink")
+    assert times[1, -1] == pytest.approx(1.1)
+    assert times[:, -1].max() == pytest.approx(1.2)
+    assert np.diff(times, axis=1) == pytest.approx(np.repeat(np.diff(times, axis=1)[:, :1], 29, axis=1))
+    chunk = sample_chunks(trajectory, np.array([8]), 10.0, 1.0, 4, "shrink").values["position"][0]
+    assert chunk == pytest.approx(trajectory.values["position"][8:])
+
+
+@pytest.mark.parametrize("tail", ["hold", "shrink"])
+def test_a_single_frame_is_an_episode(tail: str) -> None:
+    trajectory = motion(1, 10)
+    frames = usable_frames(1, 10.0, tail)  # type: ignore[arg-type]
+    assert frames.tolist() == [0]
+    chunk = sample_chunks(trajectory, frames, 10.0, 1.0, 30, tail)  # type: ignore[arg-type]
+    assert chunk.values["position"][0] == pytest.approx(np.repeat(trajectory.values["position"], 30, axis=0))
+    assert chunk.values["rotation"].shape == (1, 30, 3, 3)
+
+
+def test_every_frame_is_usable_because_its_command_lies_ahead() -> None:
+    for tail in ("hold", "shrink"):
+        assert usable_frames(7, 10.0, tail).tolist() == list(range(7))  # type: ignore[arg-type]
+        assert len(usable_frames(0, 10.0, tail)) == 0  # type: ignore[arg-type]

@@ -1,0 +1,143 @@
+"""Laws of the rotation formats: published vectors, round trips, composition, interpolation, refusals."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+
+from xvla_platform.data.rotations import from_matrix, geodesic_deg, slerp, to_matrix
+from xvla_platform.errors import XvlaError
+from xvla_platform.specs.fields import ANGLE_FORMATS, ROTATION_SIZE
+
+FORMATS = [(name, unit) for name in ROTATION_SIZE for unit in (("rad", "deg") if name in ANGLE_FORMATS else (None,))]
+RZ90 = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+quaternions = st.lists(st.floats(-1, 1, width=32), min_size=4, max_size=4).filter(lambda q: np.linalg.norm(q) > 0.1)
+
+
+def matrices(count: int, seed: int = 0) -> np.ndarray:
+    return Rotation.random(count, rng=np.random.default_rng(seed)).as_matrix()
+
+
+@pytest.mark.parametrize(
+    ("format", "identity", "quarter_turn"),
+    [
+        ("rot6d_columns", [1, 0, 0, 0, 1, 0], [0, 1, 0, -1, 0, 0]),
+        ("rot6d_interleaved", [1, 0, 0, 1, 0, 0], [0, -1, 1, 0, 0, 0]),
+        ("quaternion_xyzw", [0, 0, 0, 1], [0, 0, np.sqrt(0.5), np.sqrt(0.5)]),
+        ("quaternion_wxyz", [1, 0, 0, 0], [np.sqrt(0.5), 0, 0, np.sqrt(0.5)]),
+        ("matrix", [1, 0, 0, 0, 1, 0, 0, 0, 1], [0, -1, 0, 1, 0, 0, 0, 0, 1]),
+    ],
+)
+def test_published_vectors(format: str, identity: list[float], quarter_turn: list[float]) -> None:
+    assert from_matrix(np.eye(3), format) == pytest.approx(identity)
+    assert from_matrix(RZ90, format) == pytest.approx(quarter_turn)
+    assert to_matrix(np.array(quarter_turn, float), format) == pytest.approx(RZ90)
+
+
+@pytest.mark.parametrize(("unit", "quarter"), [("rad", np.pi / 2), ("deg", 90.0)])
+@pytest.mark.parametrize("format", ANGLE_FORMATS)
+def test_angles_have_units(format: str, unit: str, quarter: float) -> None:
+    assert from_matrix(RZ90, format, unit) == pytest.approx([0, 0, quarter])
+    assert to_matrix(np.array([0, 0, quarter]), format, unit) == pytest.approx(RZ90)
+    with pytest.raises(XvlaError, match="needs a unit"):
+        to_matrix(np.zeros(3), format)
+
+
+def test_extrinsic_euler_turns_about_fixed_axes() -> None:
+    roll, pitch, yaw = 0.3, -0.5, 1.1
+    by_axis = [
+        Rotation.from_euler(axis, angle).as_matrix() for axis, angle in zip("xyz", (roll, pitch, yaw), strict=True)
+    ]
+    expected = by_axis[2] @ by_axis[1] @ by_axis[0]
+    assert to_matrix(np.array([roll, pitch, yaw]), "euler_xyz_extrinsic", "rad") == pytest.approx(expected)
+
+
+@settings(max_examples=40, deadline=None)
+@given(quaternion=quaternions)
+def test_every_format_holds_every_rotation(quaternion: list[float]) -> None:
+    matrix = to_matrix(np.array(quaternion), "quaternion_xyzw")
+    for source, source_unit in FORMATS:
+        read = to_matrix(from_matrix(matrix, source, source_unit), source, source_unit)
+        assert geodesic_deg(read, matrix) < 1e-4, source
+        for target, target_unit in FORMATS:
+            again = to_matrix(from_matrix(read, target, target_unit), target, target_unit)
+            assert geodesic_deg(again, matrix) < 1e-4, (source, target)
+
+
+@settings(max_examples=30, deadline=None)
+@given(a=quaternions, b=quaternions)
+def test_composition_survives_every_format(a: list[float], b: list[float]) -> None:
+    first, second = to_matrix(np.array([a, b]), "quaternion_xyzw")
+    for name, unit in FORMATS:
+        x, y = (to_matrix(from_matrix(matrix, name, unit), name, unit) for matrix in (first, second))
+        assert geodesic_deg(x @ y, first @ second) < 1e-3
+
+
+def test_the_two_6d_layouts_are_not_interchangeable() -> None:
+    matrix = matrices(20)
+    crossed = to_matrix(from_matrix(matrix, "rot6d_columns"), "rot6d_interleaved")
+    assert geodesic_deg(crossed, matrix).max() > 30
+
+
+def test_six_numbers_are_orthonormalised_and_scale_free() -> None:
+    noisy = from_matrix(matrices(50), "rot6d_columns") * 3 + np.random.default_rng(0).normal(0, 0.1, (50, 6))
+    read = to_matrix(noisy, "rot6d_columns")
+    assert read @ np.swapaxes(read, -1, -2) == pytest.approx(np.broadcast_to(np.eye(3), read.shape), abs=1e-12)
+    assert np.linalg.det(read) == pytest.approx(np.ones(50))
+
+
+def test_leading_dims_are_kept() -> None:
+    many = matrices(24).reshape(2, 3, 4, 3, 3)
+    for name, unit in FORMATS:
+        values = from_matrix(many, name, unit)
+        assert values.shape == (2, 3, 4, ROTATION_SIZE[name])
+        assert to_matrix(values, name, unit).shape == many.shape
+        assert to_matrix(values[:0], name, unit).shape == (0, 3, 4, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("format", "values"),
+    [
+        ("quaternion_xyzw", [0, 0, 0, 0]),
+        ("quaternion_wxyz", [0, np.nan, 0, 1]),
+        ("rot6d_columns", [0] * 6),
+        ("rot6d_columns", [1, 0, 0, 2, 0, 0]),
+        ("rot6d_interleaved", [1, 1, 0, 0, 0, 0]),
+        ("matrix", [1, 0, 0, 0, 1, 0, 0, 0, -1]),
+        ("matrix", [2, 0, 0, 0, 2, 0, 0, 0, 2]),
+    ],
+)
+def test_numbers_that_are_no_rotation_are_refused(format: str, values: list[float]) -> None:
+    with pytest.raises(XvlaError, match="not a rotation"):
+        to_matrix(np.array([values], float), format)
+    assert to_matrix(np.array([values], float), format, strict=False)[0] == pytest.approx(np.eye(3))
+
+
+def test_wrong_size_and_unknown_format_are_refused() -> None:
+    with pytest.raises(XvlaError, match="has 4 numbers"):
+        to_matrix(np.zeros((2, 3)), "quaternion_xyzw")
+    with pytest.raises(XvlaError, match="unknown rotation format"):
+        to_matrix(np.zeros((2, 3)), "euler")
+
+
+def test_slerp_turns_at_constant_speed_and_holds_the_ends() -> None:
+    start = matrices(1)[0]
+    end = start @ Rotation.from_rotvec([0, 0, 2.0]).as_matrix()
+    query = np.linspace(0, 1, 11)
+    path = slerp(np.array([0.0, 1.0]), np.stack([start, end]), query)
+    assert geodesic_deg(path[:-1], path[1:]) == pytest.approx(np.full(10, np.degrees(0.2)))
+    outside = slerp(np.array([0.0, 1.0]), np.stack([start, end]), np.array([-1.0, 2.0]))
+    assert outside == pytest.approx(np.stack([start, end]))
+    assert slerp(np.zeros(1), start[None], query) == pytest.approx(np.repeat(start[None], 11, axis=0))
+
+
+def test_slerp_passes_through_its_points() -> None:
+    points, times = matrices(6), np.array([0.0, 0.1, 0.5, 0.6, 2.0, 2.1])
+    assert slerp(times, points, times) == pytest.approx(points)
+
+
+@pytest.mark.parametrize("angle", [0.0, 1e-9, 1e-4, 1.0, np.pi - 1e-6, np.pi])
+def test_geodesic_is_accurate_near_both_ends(angle: float) -> None:
+    turned = matrices(1)[0] @ Rotation.from_rotvec([angle, 0, 0]).as_matrix()
+    assert geodesic_deg(matrices(1)[0], turned) == pytest.approx(np.degrees(angle), abs=1e-6)

@@ -1,0 +1,129 @@
+"""Statistics per declared field, and the refusal of numbers that cannot be meant."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from data_helpers import columns, gripper, make_spec, position, read_dataset, rotation
+
+from xvla_platform.data.binding import Binding
+from xvla_platform.data.reader import DatasetInfo, Episode
+from xvla_platform.data.statistics import compute_statistics
+from xvla_platform.errors import XvlaError
+from xvla_platform.specs.action_space import action_space
+
+LENGTHS = (12, 9, 15)
+
+
+class Memory:
+    """A reader of arrays in memory, counting what is read."""
+
+    root = Path("memory")
+
+    def __init__(self, edit: Any = None) -> None:
+        self.episodes = [Episode(index=i, length=n, instruction="go") for i, n in enumerate(LENGTHS)]
+        self.info = DatasetInfo(fps=10.0, features={}, episodes=3, frames=sum(LENGTHS))
+        self.reads: list[int] = []
+        self._edit = edit
+
+    def columns(self, episode: int, keys: Any) -> dict[str, np.ndarray]:
+        self.reads.append(episode)
+        found = columns(LENGTHS[episode], episode)
+        if self._edit is not None:
+            self._edit(episode, found)
+        return {key: found[key] for key in keys}
+
+
+def statistics_of(edit: Any = None, **more: Any) -> dict[str, Any]:
+    return compute_statistics(Memory(edit), make_spec(**more))  # type: ignore[arg-type]
+
+
+def test_numbers_of_every_field_in_one_pass() -> None:
+    reader = Memory()
+    found = compute_statistics(reader, make_spec())  # type: ignore[arg-type]
+    assert reader.reads == [0, 1, 2]
+    everything = np.concatenate([columns(n, i)["action"] for i, n in enumerate(LENGTHS)])
+    for field, slot in (("position", slice(0, 3)), ("rotation", slice(3, 6)), ("gripper", slice(6, 7))):
+        entry, values = found["action"][field], everything[:, slot]
+        assert entry["mean"] == pytest.approx(values.mean(axis=0))
+        assert entry["std"] == pytest.approx(values.std(axis=0))
+        assert entry["min"] == pytest.approx(values.min(axis=0))
+        assert entry["q99"] == pytest.approx(np.quantile(values, 0.99, axis=0))
+        assert entry["count"] == 36
+    assert found["frames"] == 36
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_canonical_numbers_are_si_and_closedness() -> None:
+    millimetres = make_spec(
+        [position("mm"), rotation(unit="deg"), gripper()], [position("mm"), rotation(unit="deg"), gripper()]
+    )
+    found = compute_statistics(Memory(), millimetres)  # type: ignore[arg-type]
+    recorded, canonical = found["action"]["position"], found["canonical"]["action"]["position"]
+    assert (recorded["unit"], canonical["unit"]) == ("mm", "m")
+    assert np.array(canonical["mean"]) * 1000 == pytest.approx(recorded["mean"])
+    assert found["canonical"]["proprio"]["gripper"]["unit"] == "closedness"
+    assert "rotation" not in found["canonical"]["action"]
+
+
+def test_canonical_actions_are_absolute_targets() -> None:
+    relative = {"reference": "relative"}
+    found = statistics_of(action=[position(**relative), rotation(**relative), gripper()])
+    both = [columns(n, i) for i, n in enumerate(LENGTHS)]
+    summed = np.concatenate([c["observation.state"][:, :3] + c["action"][:, :3] for c in both])
+    assert found["canonical"]["action"]["position"]["mean"] == pytest.approx(summed.mean(axis=0))
+
+
+@pytest.mark.parametrize("kind", ["mean_std", "min_max", "quantile"])
+def test_the_binding_normalizes_with_them(kind: str) -> None:
+    spec = make_spec(action=[position("cm", normalization=kind), rotation(), gripper()])
+    statistics = json.loads(json.dumps(compute_statistics(Memory(), spec)))  # type: ignore[arg-type]
+    binding = Binding(spec, action_space("ee6d"), "rot6d_columns", statistics)
+    both = [columns(n, i) for i, n in enumerate(LENGTHS)]
+    state = np.concatenate([c["observation.state"] for c in both])
+    model = binding.encode(binding.targets(state, np.concatenate([c["action"] for c in both])))[:, :3]
+    if kind == "mean_std":
+        assert model.mean(axis=0) == pytest.approx(0, abs=1e-4)
+        assert model.std(axis=0) == pytest.approx(1, abs=1e-4)
+    else:
+        assert np.abs(model).max() == pytest.approx(1, abs=0.2 if kind == "quantile" else 1e-4)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_number_that_is_none_is_named(value: float) -> None:
+    def edit(episode: int, found: dict[str, np.ndarray]) -> None:
+        if episode == 1:
+            found["action"][4, 1] = value
+
+    with pytest.raises(XvlaError, match=r"memory: action\.position\[1\]: is not a finite number in episode 1, frame 4"):
+        statistics_of(edit)
+
+
+@pytest.mark.parametrize(("dim", "name"), [(2, r"action\.position\[2\]"), (6, r"action\.gripper\[0\]")])
+def test_a_number_that_never_changes_is_named(dim: int, name: str) -> None:
+    def edit(episode: int, found: dict[str, np.ndarray]) -> None:
+        found["action"][:, dim] = 0.04
+
+    with pytest.raises(XvlaError, match=f"{name}: never changes in the whole dataset; found 0.04"):
+        statistics_of(edit)
+
+
+def test_a_tool_held_upright_is_allowed() -> None:
+    def edit(episode: int, found: dict[str, np.ndarray]) -> None:
+        found["action"][:, 3:6] = [np.pi, 0, 0]
+
+    assert statistics_of(edit)["action"]["rotation"]["std"] == pytest.approx([0, 0, 0], abs=1e-12)
+
+
+def test_sizes_that_do_not_add_up_and_no_episode_are_refused() -> None:
+    with pytest.raises(XvlaError, match="the declared fields take 6 numbers, column 'action' has 7"):
+        statistics_of(action=[position(), rotation()])
+    with pytest.raises(XvlaError, match="no episode"):
+        compute_statistics(Memory(), make_spec(), [])  # type: ignore[arg-type]
+
+
+def test_a_subset_of_a_real_dataset(tmp_path: Path) -> None:
+    found = compute_statistics(read_dataset(tmp_path / "set"), make_spec(), [0, 2])
+    assert (found["frames"], found["episodes"]) == (27, 2)
