@@ -14,6 +14,18 @@ import yaml
 REPOSITORY = Path(__file__).resolve().parents[1]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+FIELDS: list[dict[str, Any]] = [
+    {"name": "position", "kind": "position", "size": 3, "unit": "m", "frame": "base"},
+    {
+        "name": "rotation",
+        "kind": "rotation",
+        "size": 3,
+        "unit": "rad",
+        "format": "euler_xyz_extrinsic",
+        "frame": "base",
+    },
+    {"name": "gripper", "kind": "gripper", "size": 1, "unit": "m", "open": 0.08, "closed": 0.0},
+]
 ROBOT: dict[str, Any] = {
     "schema_version": 1,
     "name": "my_arm",
@@ -30,28 +42,8 @@ ROBOT: dict[str, Any] = {
         }
         for name, role in (("front", "main"), ("wrist", "auxiliary"))
     ],
-    "proprio": {
-        "key": "observation.state",
-        "fields": [
-            {"name": "position", "kind": "position", "size": 3, "unit": "m", "frame": "base"},
-            {"name": "gripper", "kind": "gripper", "size": 1, "unit": "m", "open": 0.08, "closed": 0.0},
-        ],
-    },
-    "action": {
-        "key": "action",
-        "fields": [
-            {"name": "position", "kind": "position", "size": 3, "unit": "m", "frame": "base", "reference": "absolute"},
-            {
-                "name": "gripper",
-                "kind": "gripper",
-                "size": 1,
-                "unit": "m",
-                "open": 0.08,
-                "closed": 0.0,
-                "reference": "absolute",
-            },
-        ],
-    },
+    "proprio": {"key": "observation.state", "fields": FIELDS},
+    "action": {"key": "action", "fields": [{**field, "reference": "absolute"} for field in FIELDS]},
     "dataset": {"format": "lerobot", "path": "demonstrations"},
 }
 
@@ -98,6 +90,16 @@ def write_plugin(folder: Path, robot: dict[str, Any]) -> Path:
     """`folder/plugin.yaml` from a value."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "plugin.yaml").write_text(yaml.safe_dump(robot, sort_keys=False))
+    return folder
+
+
+def write_base(folder: Path, *, num_domains: int = 8, weights: bytes = b"weights", **config: Any) -> Path:
+    """A base as far as the platform looks into one: rows 0-2 are those of its pretraining."""
+    folder.mkdir(parents=True, exist_ok=True)
+    values = {"model_type": "xvla", "num_domains": num_domains, "num_actions": 10, "action_mode": "ee6d", **config}
+    (folder / "config.json").write_text(json.dumps(values))
+    (folder / "domains.json").write_text(json.dumps({str(i): f"robot{i}" for i in range(3)}))
+    (folder / "model.safetensors").write_bytes(weights)
     return folder
 
 

@@ -96,7 +96,8 @@ def os_errors(target: Path) -> Iterator[None]:
     except XvlaError:
         raise
     except OSError as error:
-        if error.errno in DISK_FULL:
+        # `shutil.copytree` gathers the errors of many files in one without a number.
+        if error.errno in DISK_FULL or _DISK_FULL_TEXT.search(str(error)):
             raise _disk_full(target) from None
         if error.errno in NOT_WRITABLE and _concerns(error, target):
             reason = os.strerror(error.errno or 0).lower()

@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from xvla_platform.errors import XvlaError
 
 SCHEMA_VERSION: Final = 1
+LARGEST_FILE = 4 * 2**20  # characters; the largest real one, a manifest with its hashes, has some thousands
+MOST_VALUES = 200_000
 
 
 class StrictModel(BaseModel):
@@ -30,6 +32,8 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 def _unique_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
     seen: set[Any] = set()
     for key_node, _ in node.value:
+        if key_node.tag == "tag:yaml.org,2002:merge":
+            raise yaml.constructor.ConstructorError(None, None, "merge keys (<<) are not used", key_node.start_mark)
         key = loader.construct_object(key_node, deep=True)
         if isinstance(key, (dict, list, set)):
             raise yaml.constructor.ConstructorError(None, None, "a key must be a word", key_node.start_mark)
@@ -50,12 +54,30 @@ def read_yaml(path: Path) -> Any:
         raise XvlaError("file not found", file=path) from None
     except (OSError, UnicodeDecodeError) as error:
         raise XvlaError(f"cannot be read: {error}", file=path) from None
+    if len(text) > LARGEST_FILE:
+        raise XvlaError(f"is larger than {LARGEST_FILE // 2**20} MiB", file=path)
     try:
-        return yaml.load(text, Loader=_UniqueKeyLoader)
+        value = yaml.load(text, Loader=_UniqueKeyLoader)
+        _expanded_size(value, {})
+        return value
     except yaml.YAMLError as error:
         raise XvlaError(f"is not valid YAML: {error}", file=path) from None
     except (ValueError, RecursionError, OverflowError) as error:
         raise XvlaError(f"is not valid YAML: {type(error).__name__} {error}", file=path) from None
+
+
+def _expanded_size(value: Any, sizes: dict[int, int]) -> int:
+    """Values in `value` with every alias written out; a few lines of aliases can stand for billions."""
+    if not isinstance(value, (dict, list)):
+        return 1
+    known = sizes.get(id(value))
+    if known is None:
+        sizes[id(value)] = 0  # meeting it again before it is counted means that it contains itself
+        parts = value.values() if isinstance(value, dict) else value
+        known = sizes[id(value)] = 1 + sum(_expanded_size(part, sizes) for part in parts)
+    if not 0 < known <= MOST_VALUES:
+        raise ValueError("aliases (*name) expand without end")
+    return known
 
 
 def load_model(model: type[Model], path: Path) -> Model:
@@ -105,9 +127,7 @@ def _translate(error: ValidationError, model: type[StrictModel], file: Path | st
         message = "unknown value"
     if fault["type"] == "value_error" and isinstance(found, dict):
         found = None  # a cross-field rule: its message already names the values
-    return XvlaError(
-        message, file=file, field=field or None, found=found, allowed=allowed, hint=_more(faults)
-    )
+    return XvlaError(message, file=file, field=field or None, found=found, allowed=allowed, hint=_more(faults))
 
 
 def _more(faults: list[Any]) -> str | None:
