@@ -1,0 +1,1 @@
+"""Simulated robots on a table: environment, scripted expert and recorder (optional extra ``sim``)."""

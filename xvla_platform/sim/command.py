@@ -1,0 +1,72 @@
+"""Body of ``xvla record``: progress bar, summary, next command."""
+
+from __future__ import annotations
+
+import json
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import TimeRemainingColumn as Remaining
+
+from xvla_platform.sim.backend import require_simulator
+
+
+def run(
+    plugin: str,
+    *,
+    episodes: int,
+    still_scenes: int | None,
+    seed: int,
+    workers: int,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Record, then print what was written."""
+    require_simulator()
+    from xvla_platform.sim.recording import record_demonstrations, record_still_scenes
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        Remaining(),
+    )
+    # The bar goes to stderr, so that stdout holds the result alone.
+    with Progress(*columns, console=Console(stderr=True), disable=as_json) as bar:
+        task = bar.add_task("episodes", total=None)
+
+        def advance(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        if still_scenes is None:
+            summary = record_demonstrations(
+                plugin, episodes=episodes, seed=seed, workers=workers, overwrite=overwrite, progress=advance
+            )
+        else:
+            summary = record_still_scenes(
+                plugin,
+                layouts=still_scenes,
+                seed=seed,
+                workers=workers,
+                overwrite=overwrite,
+                progress=advance,
+            )
+    following = f"xvla add-embodiment {plugin}"
+    if as_json:
+        click.echo(json.dumps({**summary.as_dict(), "next": following}, indent=2, sort_keys=True))
+        return
+    click.echo(f"wrote {summary.dataset}")
+    click.echo(f"wrote {summary.contact_sheet}")
+    click.echo(
+        f"{summary.episodes} episodes, {summary.frames} frames from {summary.layouts} scenes, "
+        f"{summary.bytes / 1e6:.1f} MB, {summary.seconds:.0f} s"
+    )
+    if still_scenes is None:
+        click.echo(
+            f"the expert succeeded in {100 * summary.success_rate:.0f} % of its attempts; "
+            f"{summary.dropped_layouts} scenes dropped"
+        )
+    click.echo(f"next: {following}")

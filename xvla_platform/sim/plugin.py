@@ -1,0 +1,47 @@
+"""Adds ``xvla record`` to the command line. Imports nothing heavy until the command runs."""
+
+from __future__ import annotations
+
+import click
+
+from xvla_platform.hooks import hookimpl
+
+
+@hookimpl
+def register_commands(cli: click.Group) -> None:
+    """Add the command to the ``xvla`` group."""
+    cli.add_command(record)
+
+
+@click.command(short_help="Record demonstrations of a simulated robot (extra: sim).")
+@click.argument("plugin", type=click.Path())
+@click.option("--episodes", type=int, default=60, show_default=True, help="How many demonstrations.")
+@click.option("--still-scenes", type=int, default=None, help="Record this many motionless scenes instead (grounding).")
+@click.option("--seed", type=int, default=0, show_default=True, help="Scene i is drawn from seed + i.")
+@click.option("--workers", type=int, default=1, show_default=True, help="Processes; the result is the same.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing dataset.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def record(
+    plugin: str,
+    episodes: int,
+    still_scenes: int | None,
+    seed: int,
+    workers: int,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Record a scripted expert on the simulated robot of PLUGIN (a folder with plugin.yaml and sim.yaml).
+
+    Writes a LeRobotDataset v3.0 where plugin.yaml's dataset.path says, in the robot's own units and frames.
+    """
+    from xvla_platform.sim.command import run
+
+    run(
+        plugin,
+        episodes=episodes,
+        still_scenes=still_scenes,
+        seed=seed,
+        workers=workers,
+        overwrite=overwrite,
+        as_json=as_json,
+    )

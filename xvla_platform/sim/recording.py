@@ -1,0 +1,251 @@
+"""Record a dataset of one simulated robot, in parallel, with results that do not depend on the worker count."""
+
+from __future__ import annotations
+
+import io
+import logging
+import multiprocessing
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from xvla_platform.data.lerobot_meta import CameraColumn, VectorColumn
+from xvla_platform.data.lerobot_writer import LeRobotWriter
+from xvla_platform.errors import XvlaError
+from xvla_platform.sim.backend import require_simulator
+from xvla_platform.sim.contact_sheet import ContactSheet
+from xvla_platform.sim.environment import TableEnvironment
+from xvla_platform.sim.episodes import (
+    LAYOUTS_PER_ARM_POSE,
+    Episode,
+    LayoutResult,
+    record_layout,
+    still_layouts,
+)
+from xvla_platform.sim.scene import CUBES
+from xvla_platform.sim.setup import SimSetup, load_setup
+from xvla_platform.sim.vectors import dimension_names
+
+log = logging.getLogger(__name__)
+
+STILL_FOLDER = "still_scenes"
+CONTACT_SHEET = "contact_sheet.png"
+LEAST_SUCCESS = 0.25  # below this share of usable layouts the expert does not fit the robot
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class RecordingSummary:
+    """What a recording wrote; ``success_rate`` is the expert's, over all attempts (1.0 for still scenes)."""
+
+    robot: str
+    dataset: str
+    episodes: int
+    frames: int
+    layouts: int
+    dropped_layouts: int
+    success_rate: float
+    seconds: float
+    bytes: int
+    contact_sheet: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for ``--json``."""
+        return asdict(self)
+
+
+def record_demonstrations(
+    plugin: str | Path,
+    *,
+    episodes: int,
+    seed: int = 0,
+    workers: int = 1,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> RecordingSummary:
+    """Record ``episodes`` expert demonstrations into the plugin's ``dataset.path``.
+
+    Scene i is drawn from ``seed + i``; every scene gives one episode for each of its three cubes, in consecutive
+    episode indices.
+    """
+    setup = load_setup(plugin)
+    if setup.spec.dataset.path is None:
+        raise XvlaError("the plugin's dataset is not a folder", file=setup.folder, field="dataset.path")
+    return _record(
+        setup,
+        setup.folder / setup.spec.dataset.path,
+        still=False,
+        episodes=_positive("episodes", episodes),
+        seed=seed,
+        workers=_positive("workers", workers),
+        overwrite=overwrite,
+        progress=progress,
+    )
+
+
+def record_still_scenes(
+    plugin: str | Path,
+    *,
+    layouts: int,
+    seed: int = 0,
+    workers: int = 1,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> RecordingSummary:
+    """Record ``layouts`` scenes without motion into ``still_scenes``: one one-frame episode for each cube."""
+    setup = load_setup(plugin)
+    return _record(
+        setup,
+        setup.folder / STILL_FOLDER,
+        still=True,
+        episodes=CUBES * _positive("still-scenes", layouts),
+        seed=seed,
+        workers=_positive("workers", workers),
+        overwrite=overwrite,
+        progress=progress,
+    )
+
+
+def _positive(name: str, value: int) -> int:
+    if value < 1:
+        raise XvlaError("must be at least 1", field=name, found=value)
+    return value
+
+
+def _record(
+    setup: SimSetup,
+    root: Path,
+    *,
+    still: bool,
+    episodes: int,
+    seed: int,
+    workers: int,
+    overwrite: bool,
+    progress: Progress | None,
+) -> RecordingSummary:
+    if seed < 0:
+        raise XvlaError("a seed is not negative", field="seed", found=seed)
+    require_simulator()
+    spec = setup.spec
+    writer = LeRobotWriter(
+        root,
+        fps=spec.control_hz,
+        vectors=[
+            VectorColumn(spec.proprio.key, tuple(dimension_names(spec.proprio.fields))),
+            VectorColumn(spec.action.key, tuple(dimension_names(spec.action.fields))),
+        ],
+        cameras=[CameraColumn(c.key, c.resolution[0], c.resolution[1]) for c in spec.cameras],
+        robot_type=spec.name,
+        overwrite=overwrite,
+    )
+    per_job = CUBES * LAYOUTS_PER_ARM_POSE if still else CUBES
+    jobs = -(-episodes // per_job)
+    sheet = ContactSheet(spec)
+    begun = time.monotonic()
+    attempts = successes = layouts = dropped = 0
+    with writer, _results(setup, still, seed, workers) as results:
+        for done, result in enumerate(results):
+            attempts += result.attempts
+            successes += result.successes
+            dropped += not result.episodes
+            layouts += len(result.episodes) // CUBES
+            for episode in result.episodes[: episodes - writer.total_episodes]:
+                _add(writer, setup, episode)
+                sheet.add(episode)
+            if progress is not None:
+                progress(writer.total_episodes, episodes)
+            if writer.total_episodes >= episodes:
+                break
+            if done + 1 >= 2 * jobs + 8 and (done + 1 - dropped) < LEAST_SUCCESS * (done + 1):
+                raise XvlaError(
+                    f"the expert picked all cubes in {done + 1 - dropped} of {done + 1} scenes only",
+                    file=setup.folder / "sim.yaml",
+                    field="expert",
+                    hint="look at cameras and grasp_height, or lower the speed",
+                )
+        png = io.BytesIO()
+        sheet.image().save(png, format="PNG", optimize=True)
+        writer.add_file(CONTACT_SHEET, png.getvalue())
+    size = sum(file.stat().st_size for file in root.rglob("*") if file.is_file())
+    return RecordingSummary(
+        robot=spec.name,
+        dataset=str(root),
+        episodes=writer.total_episodes,
+        frames=writer.total_frames,
+        layouts=layouts,
+        dropped_layouts=dropped,
+        success_rate=successes / attempts if attempts else 1.0,
+        seconds=time.monotonic() - begun,
+        bytes=size,
+        contact_sheet=str(root / CONTACT_SHEET),
+    )
+
+
+def _add(writer: LeRobotWriter, setup: SimSetup, episode: Episode) -> None:
+    spec = setup.spec
+    writer.add_episode(
+        episode.task,
+        {spec.proprio.key: episode.states, spec.action.key: episode.actions},
+        {camera.key: episode.images[camera.name] for camera in spec.cameras},
+    )
+
+
+# One environment a process: building one takes seconds, and its OpenGL context cannot be shared.
+_environment: TableEnvironment | None = None
+
+
+def _start_worker(folder: str) -> None:
+    global _environment
+    _environment = TableEnvironment(load_setup(folder))
+
+
+def _run(seed: int, still: bool) -> LayoutResult:
+    assert _environment is not None
+    return _one(_environment, seed, still)
+
+
+def _one(env: TableEnvironment, seed: int, still: bool) -> LayoutResult:
+    if still:
+        return LayoutResult(still_layouts(env, seed), 0, 0)
+    return record_layout(env, seed)
+
+
+@contextmanager
+def _results(setup: SimSetup, still: bool, seed: int, workers: int) -> Iterator[Iterator[LayoutResult]]:
+    """An endless stream of results in seed order, whoever computed them."""
+    if workers == 1:
+        env = TableEnvironment(setup)
+        try:
+            yield (_one(env, s, still) for s in _count(seed))
+        finally:
+            env.close()
+        return
+    # A library that starts its own threads in every worker would only fight the others for the cores.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(str(setup.folder),))
+    try:
+        yield _ordered(pool, still, seed, workers)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _ordered(pool: ProcessPoolExecutor, still: bool, seed: int, workers: int) -> Iterator[LayoutResult]:
+    # A window bounds the memory: a finished scene holds tens of megabytes of images.
+    waiting: deque[Future[LayoutResult]] = deque()
+    for s in _count(seed):
+        waiting.append(pool.submit(_run, s, still))
+        if len(waiting) > 3 * workers:
+            yield waiting.popleft().result()
+
+
+def _count(seed: int) -> Iterator[int]:
+    while True:
+        yield seed
+        seed += 1
