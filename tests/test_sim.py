@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,11 +14,14 @@ import pytest
 if importlib.util.find_spec("robosuite") is None:
     pytest.skip("needs the [sim] extra", allow_module_level=True)
 
+from xvla_platform.data.lerobot import open_lerobot
+from xvla_platform.data.verify import check_dataset
 from xvla_platform.errors import XvlaError
 from xvla_platform.sim.environment import TableEnvironment
 from xvla_platform.sim.episodes import record_layout, still_layouts
 from xvla_platform.sim.expert import grasp_pose
 from xvla_platform.sim.frames import top_down
+from xvla_platform.sim.recording import record_demonstrations
 from xvla_platform.sim.scene import sample_layout
 from xvla_platform.sim.setup import load_setup
 from xvla_platform.sim.vectors import decode, encode
@@ -95,6 +99,37 @@ def test_a_layout_gives_a_successful_episode_for_every_cube(env: TableEnvironmen
         assert one.states[-1, 2] - one.states[:, 2].min() > 70.0
     starts = [episode.images["front"][0] for episode in first.episodes]
     np.testing.assert_array_equal(starts[0], starts[1])
+
+
+def test_a_recording_is_read_back_and_ignores_the_worker_count(env: TableEnvironment, tmp_path: Path) -> None:
+    plugin = tmp_path / "my_arm"
+    plugin.mkdir()
+    for name in ("plugin.yaml", "sim.yaml"):
+        shutil.copy(PLUGINS / "my_arm" / name, plugin)
+    summary = record_demonstrations(plugin, episodes=5, seed=5, workers=2)
+    assert (summary.episodes, summary.layouts) == (5, 2)
+    assert (plugin / "demonstrations" / "contact_sheet.png").is_file()
+    reader = open_lerobot(plugin / "demonstrations")
+    check_dataset(reader, env.setup.spec)
+    expected = record_layout(env, 5).episodes[0]
+    columns = reader.columns(0, ["observation.state", "action"])
+    np.testing.assert_allclose(columns["observation.state"], expected.states, atol=1e-3)
+    np.testing.assert_allclose(columns["action"], expected.actions, atol=1e-3)
+    frames = reader.frames(0, "observation.images.wrist", [0, 20])
+    assert np.abs(frames.astype(int) - expected.images["wrist"][[0, 20]].astype(int)).mean() < 4.0
+    with pytest.raises(XvlaError, match="exists already"):
+        record_demonstrations(plugin, episodes=3)
+
+
+def test_recorded_actions_replay(env: TableEnvironment) -> None:
+    """The dataset's action vectors alone, sent back through the robot's convention, lift the cube."""
+    episode = record_layout(env, 1000).episodes[1]
+    rng = np.random.default_rng(1000)
+    layout = sample_layout(rng, env.setup.sim.min_separation)
+    env.place(layout, env.sample_arm(rng)[1], layout.colours[1], episode.task)
+    for action in episode.actions:
+        env.step(action)
+    assert env.success()
 
 
 def test_still_scenes_point_at_the_named_cube(env: TableEnvironment) -> None:
