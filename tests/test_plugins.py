@@ -1,5 +1,6 @@
 """Plugins: found through the same hooks as the built-ins, refused by name when wrong."""
 
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -127,3 +128,13 @@ def test_the_declaration_is_read_with_its_hash(tmp_path: Path, robot: dict[str, 
     ):
         with pytest.raises(XvlaError, match=message):
             load_plugin(source)
+
+
+def test_building_a_manager_imports_no_torch() -> None:
+    code = (
+        "import sys\nfrom xvla_platform.platform.plugins import build_manager, contributions\nm = build_manager()\n"
+        "for hook in ('register_plans', 'register_storages', 'register_dataset_readers'): contributions(m, hook)\n"
+        "print(sorted({'torch', 'transformers', 'peft', 'mujoco', 'matplotlib'} & set(sys.modules)))\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=True)
+    assert result.stdout == "[]\n"

@@ -6,7 +6,6 @@ commands and installed packages are asked: a robot's own `plugin.py` is not in f
 """
 
 import importlib
-import importlib.util
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -27,7 +26,7 @@ def contribute_commands(cli: Any) -> None:
     else:
         manager = pluggy.PluginManager("xvla")
         manager.add_hookspecs(hookspecs)
-        for name in filter(importlib.util.find_spec, BUILTINS_WITH_COMMANDS):
+        for name in BUILTINS_WITH_COMMANDS:
             manager.register(importlib.import_module(name), name=name)
     for implementation in manager.hook.register_commands.get_hookimpls():
         before = dict(cli.commands)

@@ -47,7 +47,7 @@ def build_manager(plugin_folder: Path | None = None) -> pluggy.PluginManager:
     """Every plugin that is in force, and, given a robot's plugin folder, that folder's `plugin.py` too."""
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(hookspecs)
-    for name in filter(importlib.util.find_spec, BUILTINS):
+    for name in BUILTINS:
         _register(manager, importlib.import_module(name), name)
     for entry in sorted(entry_points(group=PROJECT), key=lambda entry: entry.name):
         try:
