@@ -14,7 +14,7 @@ PACKAGE = REPOSITORY / "xvla_platform"
 
 # A module belongs to the longest prefix that is listed; it may import what stands no higher than itself.
 # `platform.embodiments` orchestrates the data layer, so it stands above it; measures and baselines know arrays only,
-# while the report runs a policy.
+# while the report runs an adaptation.
 LAYERS: list[set[str]] = [
     {"errors"},
     {"hooks"},
@@ -24,8 +24,8 @@ LAYERS: list[set[str]] = [
     {"platform.embodiments"},
     {"evaluation"},
     {"policy"},
-    {"evaluation.report"},
     {"adapt"},
+    {"evaluation.report"},
     {"sim"},
     {"cli"},
 ]
