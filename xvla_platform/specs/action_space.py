@@ -119,9 +119,7 @@ def joint(dim: int = 14, real_dim: int = 14) -> ActionSpace:
     fields: list[SpaceField] = []
     for arm, start in zip(ARMS, (0, 7), strict=True):
         fields += [
-            SpaceField(
-                kind="joint", arm=arm, start=start, size=6, loss="mse", loss_name="joints_loss", weight=0.5
-            ),
+            SpaceField(kind="joint", arm=arm, start=start, size=6, loss="mse", loss_name="joints_loss", weight=0.5),
             SpaceField(
                 kind="gripper",
                 arm=arm,

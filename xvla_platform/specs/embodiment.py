@@ -115,9 +115,7 @@ class EmbodimentSpec(StrictModel):
             if action.reference == "relative" and not any(
                 state.size == action.size or state.kind != "joint" for state in states
             ):
-                raise ValueError(
-                    f"action.{action.name} is relative, so proprio needs a {action.kind} of the same arm"
-                )
+                raise ValueError(f"action.{action.name} is relative, so proprio needs a {action.kind} of the same arm")
 
     @property
     def ordered_cameras(self) -> tuple[CameraSpec, ...]:

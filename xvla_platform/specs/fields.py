@@ -77,18 +77,14 @@ class FieldSpec(StrictModel):
         if self.kind == "position" and self.size != 3:
             raise ValueError(f"a position has size 3, found {self.size}")
         if self.kind in ("position", "rotation") and self.frame is None:
-            raise ValueError(
-                f"field '{self.name}': a {self.kind} needs `frame` (base, world, camera or tool)"
-            )
+            raise ValueError(f"field '{self.name}': a {self.kind} needs `frame` (base, world, camera or tool)")
         if self.kind not in ("position", "rotation") and self.frame is not None:
             raise ValueError(f"field '{self.name}': `frame` belongs to position and rotation fields only")
         self._rotation_rules()
         self._gripper_rules()
         if self.unit is not None and self.unit not in UNITS_OF_KIND[self.kind]:
             allowed = ", ".join(UNITS_OF_KIND[self.kind])
-            raise ValueError(
-                f"field '{self.name}': unit '{self.unit}' is not one of a {self.kind} ({allowed})"
-            )
+            raise ValueError(f"field '{self.name}': unit '{self.unit}' is not one of a {self.kind} ({allowed})")
         if self.unit is None and self.kind != "rotation":
             allowed = ", ".join(UNITS_OF_KIND[self.kind])
             raise ValueError(f"field '{self.name}': a {self.kind} needs `unit` ({allowed})")
@@ -105,8 +101,7 @@ class FieldSpec(StrictModel):
             raise ValueError(f"field '{self.name}': a rotation needs `format` ({', '.join(ROTATION_SIZE)})")
         if self.size != ROTATION_SIZE[self.format]:
             raise ValueError(
-                f"field '{self.name}': format {self.format} has size {ROTATION_SIZE[self.format]}, "
-                f"found {self.size}"
+                f"field '{self.name}': format {self.format} has size {ROTATION_SIZE[self.format]}, found {self.size}"
             )
         if (self.format in ANGLE_FORMATS) != (self.unit is not None):
             rule = "needs `unit` (rad or deg)" if self.format in ANGLE_FORMATS else "has no unit"
@@ -191,9 +186,7 @@ def _check_unique(fields: tuple[FieldSpec, ...]) -> None:
         for kind in ("position", "rotation", "gripper"):
             same = [f.name for f in fields if f.arm == arm and f.kind == kind]
             if len(same) > 1:
-                raise ValueError(
-                    f"arm '{arm}' has {len(same)} {kind} fields ({', '.join(same)}); at most one"
-                )
+                raise ValueError(f"arm '{arm}' has {len(same)} {kind} fields ({', '.join(same)}); at most one")
 
 
 def _slices(fields: tuple[FieldSpec, ...]) -> dict[str, slice]:

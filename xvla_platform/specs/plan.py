@@ -38,11 +38,12 @@ class Stage(StrictModel):
         weight_decay: AdamW decay; never applied to the slot's rows.
         grad_clip: Largest global gradient norm.
         eval_every: Steps between measurements on the validation episodes.
+        dropout: Rate in the policy transformer. 0 keeps attention on the fused path (the public recipe has 0.1).
         color_jitter: (brightness, contrast, saturation) strengths for training images; needs the encoder in
             the loop, so cached stages must leave it at zero.
     """
 
-    name: Literal["prompt", "lora", "full"]
+    name: str = Field(min_length=1, pattern=r"^[a-z][a-z0-9_]*$")
     steps: int = Field(ge=1)
     batch_size: int = Field(default=16, ge=1)
     lr: dict[Group, float]
@@ -51,6 +52,7 @@ class Stage(StrictModel):
     weight_decay: float = Field(default=0.01, ge=0.0)
     grad_clip: float = Field(default=1.0, gt=0.0)
     eval_every: int = Field(default=200, ge=1)
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     color_jitter: tuple[float, float, float] = (0.0, 0.0, 0.0)
     lora: LoraSpec | None = None
 
@@ -64,9 +66,7 @@ class Stage(StrictModel):
         if (self.lora is not None) != ("lora" in self.lr):
             raise ValueError(f"stage {self.name}: `lora` and a rate for group lora go together")
         if self.warmup_steps > self.steps:
-            raise ValueError(
-                f"stage {self.name}: warm-up {self.warmup_steps} is longer than {self.steps} steps"
-            )
+            raise ValueError(f"stage {self.name}: warm-up {self.warmup_steps} is longer than {self.steps} steps")
         return self
 
     @property

@@ -21,9 +21,7 @@ class PromptSlot(StrictModel):
     """An address in the base's five per-domain tables: not an identity, any free row will do."""
 
     domain_id: int = Field(ge=0)
-    num_domains: int = Field(
-        ge=1, description="rows of the tables once this slot exists (they may have grown)"
-    )
+    num_domains: int = Field(ge=1, description="rows of the tables once this slot exists (they may have grown)")
 
 
 class DataRef(StrictModel):

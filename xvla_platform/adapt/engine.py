@@ -1,0 +1,272 @@
+"""One adaptation from plan to registry.
+
+load base → read demonstrations → encode each frame once → place and initialise the slot → per stage: freeze,
+train, keep the best by validation error, prove that nothing else moved, measure on the test episodes → write the
+artifact → reload it → same chunk for the same seed, or fail → register.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from torch import Tensor
+
+from xvla_platform.adapt.artifact import Finished, register
+from xvla_platform.adapt.features import encode_source
+from xvla_platform.adapt.frozen import assert_unmoved, frozen_digest
+from xvla_platform.adapt.initialise import Initialisation, initialise_slot
+from xvla_platform.adapt.loop import Job, Observer, run_stage
+from xvla_platform.adapt.robot_data import Split, load_split, split_samples
+from xvla_platform.adapt.run import Run, read_lines
+from xvla_platform.adapt.snapshot import Snapshot, load_newest
+from xvla_platform.adapt.sources import Progress, Source
+from xvla_platform.adapt.trainables import select_trainables
+from xvla_platform.data.binding import Binding
+from xvla_platform.data.reader import DatasetReader
+from xvla_platform.errors import XvlaError
+from xvla_platform.evaluation.baselines import hold_still, mean_action, nearest_demonstration
+from xvla_platform.evaluation.open_loop import field_errors, predict_chunks, relative_error
+from xvla_platform.modelling.checkpoint import load_model
+from xvla_platform.modelling.processor import Processor
+from xvla_platform.modelling.slot import close_slot, open_slot
+from xvla_platform.modelling.xvla import XVLA
+from xvla_platform.platform.bases import ResolvedBase
+from xvla_platform.platform.embodiments import base_space
+from xvla_platform.platform.registry import Adaptation
+from xvla_platform.platform.workspace import Workspace
+from xvla_platform.policy.adapter import inject_lora
+from xvla_platform.specs.plan import Stage
+from xvla_platform.specs.records import EmbodimentRecord
+
+EVAL_SEED = 0  # noise of every reported number
+VALIDATION_SAMPLES = 192
+UNADAPTED = "base, not adapted"
+RUNGS = {"prompt": "prompt only", "lora": "prompt, then LoRA", "full": "prompt, then full tuning"}
+
+ProgressFactory = Callable[[str, int], Progress]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """Everything an adaptation stands on, opened. `note` receives one line per inherited or measured choice."""
+
+    workspace: Workspace
+    record: EmbodimentRecord
+    base: ResolvedBase
+    reader: DatasetReader
+    statistics: Mapping[str, Any]
+    run: Run
+    accelerator: Accelerator
+    observer: Observer
+    progress: ProgressFactory | None = None
+    note: Callable[[str], None] = field(default=lambda line: None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """The base, the robot's data and how they meet."""
+
+    model: XVLA
+    processor: Processor
+    binding: Binding
+    splits: dict[str, Split]
+    initial: Initialisation
+
+    @property
+    def target(self) -> NDArray[np.float32]:
+        """Recorded test chunks [n, T, dim]."""
+        return self.splits["test"].source.action.numpy()
+
+
+def adapt(setting: Setting, *, resume: bool = False) -> Adaptation:
+    """Run the plan of `setting.run` to a registered adaptation."""
+    run, domain = setting.run, setting.record.slot.domain_id
+    loaded = _load(setting)
+    setting.note(f"slot {domain} starts as {loaded.initial.source}")
+    results, reference = _baselines(loaded)
+    unadapted = _predict(loaded, domain)
+    results[UNADAPTED] = field_errors(loaded.binding, unadapted, loaded.target)
+    results |= run.state["results"]
+    snapshot = load_newest(run.folder / "checkpoints") if resume else None
+    adapted = unadapted
+    for index, stage in enumerate(run.plan.stages):
+        _run_stage(setting, loaded, stage, index, snapshot, reference)
+        adapted = _predict(loaded, domain)
+        results[RUNGS.get(stage.name, stage.name)] = field_errors(loaded.binding, adapted, loaded.target)
+        run.update(results=results)
+    finished = Finished(
+        record=setting.record,
+        base=setting.base,
+        plan=run.plan,
+        model=loaded.model,
+        processor=loaded.processor,
+        binding=loaded.binding,
+        statistics=setting.statistics,
+        test=loaded.splits["test"],
+        results=results,
+        unadapted=unadapted,
+        adapted=adapted,
+        initial=loaded.initial,
+        lines=read_lines(run.folder),
+        eval_seed=EVAL_SEED,
+    )
+    adaptation = register(setting.workspace, finished)
+    run.update(status="finished", adaptation=adaptation.label)
+    return adaptation
+
+
+def _load(setting: Setting) -> Loaded:
+    record, base = setting.record, setting.base
+    model = load_model(base.folder, device=setting.accelerator.device, num_domains=record.slot.num_domains)
+    processor = Processor.from_folder(base.folder, model.config)
+    binding = Binding(record.spec, base_space(base), record.rotation_layout, setting.statistics)
+    splits = {
+        name: load_split(
+            name,
+            episodes,
+            samples,
+            record=record,
+            processor=processor,
+            model=model,
+            progress=setting.progress,
+        )
+        for name, (episodes, samples) in split_samples(
+            record, setting.reader, binding, model.config.num_actions
+        ).items()
+    }
+    initial = initialise_slot(
+        model,
+        record.slot.domain_id,
+        record.spec.prompt,
+        base.used_domains,
+        splits["train"].source,
+        setting.run.plan.seed,
+    )
+    if not any(stage.trains_vlm for stage in setting.run.plan.stages):
+        model.vlm = None  # from here on only its features are needed
+    return Loaded(model=model, processor=processor, binding=binding, splits=splits, initial=initial)
+
+
+def _run_stage(
+    setting: Setting,
+    loaded: Loaded,
+    stage: Stage,
+    index: int,
+    snapshot: Snapshot | None,
+    reference: Mapping[str, float],
+) -> None:
+    """Train one stage, or put back what it left when it had already finished before an interruption."""
+    model, run, domain = loaded.model, setting.run, setting.record.slot.domain_id
+    if stage.lora is not None:
+        inject_lora(model, stage.lora, seed=run.plan.seed)
+    slot = open_slot(model, domain)
+    if (run.folder / f"stage-{index}.safetensors").is_file():
+        _put_back(model, stage, run.load_stage(index))
+    else:
+        everything_moves = bool({"transformer_core", "vlm"} & set(stage.lr))
+        before = frozen_digest(model, domain, tables_only=everything_moves)
+        train = loaded.splits["train"].source
+        job = Job(
+            model=model,
+            stage=stage,
+            index=index,
+            seed=run.plan.seed,
+            sources=[replace(train, features=None) if stage.trains_vlm else train],
+            weights=[1.0],
+            processor=loaded.processor,
+            accelerator=setting.accelerator,
+            folder=run.folder,
+            observer=setting.observer,
+            validate=_validator(loaded, stage, domain, reference),
+            save_every=min(50, stage.eval_every),
+        )
+        run_stage(job, snapshot if snapshot is not None and snapshot.stage == index else None)
+        assert_unmoved(before, frozen_digest(model, domain, tables_only=everything_moves), stage.name)
+        run.save_stage(index, {t.name: t.parameter for t in select_trainables(model, stage)})
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    close_slot(model, slot)
+    if stage.trains_vlm:
+        loaded.splits["test"] = _encoded_again(loaded, loaded.splits["test"])
+
+
+@torch.no_grad()
+def _put_back(model: XVLA, stage: Stage, tensors: Mapping[str, Tensor]) -> None:
+    for trainable in select_trainables(model, stage):
+        if trainable.name not in tensors:
+            raise XvlaError("the finished stage lacks a tensor", field=trainable.name, hint="start the run again")
+        trainable.parameter.copy_(tensors[trainable.name])
+
+
+def _encoded_again(loaded: Loaded, split: Split) -> Split:
+    """A split's features under the encoder as it is now."""
+    features = encode_source(loaded.model, split.source, loaded.processor)
+    return replace(split, source=replace(split.source, features=features))
+
+
+def _predict(loaded: Loaded, domain: int) -> NDArray[np.float32]:
+    """Test chunks [n, T, dim] of the model as it stands."""
+    source = loaded.splits["test"].source
+    assert source.features is not None
+    return predict_chunks(
+        loaded.model, features=source.features, proprio=source.proprio, domain_id=domain, seed=EVAL_SEED
+    )
+
+
+def _baselines(loaded: Loaded) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
+    """Errors of the baselines on the test episodes, and the reference that validation errors are divided by."""
+    binding, train = loaded.binding, loaded.splits["train"].source
+    test, validation = loaded.splits["test"].source, loaded.splits["validation"].source
+    horizon = train.action.shape[1]
+    results: dict[str, dict[str, float]] = {}
+    still = hold_still(binding, test.proprio.numpy(), horizon)
+    if still is not None:
+        results["hold still"] = field_errors(binding, still, loaded.target)
+    mean = mean_action(train.action.numpy(), len(test))
+    results["mean action"] = field_errors(binding, mean, loaded.target)
+    nearest = nearest_demonstration(
+        train.proprio.numpy(),
+        train.action.numpy(),
+        _instructions(train),
+        test.proprio.numpy(),
+        _instructions(test),
+    )
+    results["nearest demonstration"] = field_errors(binding, nearest, loaded.target)
+    constant = mean_action(train.action.numpy(), len(validation))
+    return results, field_errors(binding, constant, validation.action.numpy())
+
+
+def _instructions(source: Source) -> NDArray[Any]:
+    """One comparable label per sample, equal where the token ids are."""
+    labels = np.array([",".join(map(str, row)) for row in source.tokens.tolist()])
+    return labels[source.instruction_of.numpy()]
+
+
+def _validator(loaded: Loaded, stage: Stage, domain: int, reference: Mapping[str, float]) -> Callable[[], float]:
+    """The validation error: mean over fields of error / the mean action's error, on evenly spaced frames."""
+    full = loaded.splits["validation"].source
+    rows = np.unique(np.linspace(0, len(full) - 1, VALIDATION_SAMPLES).astype(int))
+    assert full.features is not None
+    assert full.frames is not None
+    part = replace(
+        full,
+        proprio=full.proprio[rows],
+        action=full.action[rows],
+        instruction_of=full.instruction_of[rows],
+        frames=full.frames[rows],
+        features=(full.features[0][rows], full.features[1][rows]),
+    )
+
+    def error() -> float:
+        features = encode_source(loaded.model, part, loaded.processor) if stage.trains_vlm else part.features
+        assert features is not None
+        predicted = predict_chunks(
+            loaded.model, features=features, proprio=part.proprio, domain_id=domain, seed=EVAL_SEED
+        )
+        return relative_error(field_errors(loaded.binding, predicted, part.action.numpy()), reference)
+
+    return error

@@ -1,0 +1,71 @@
+"""How a new slot starts: a copy of the existing slot that predicts this robot best, the mean, or at random.
+
+With cached features the loss of every existing slot on this robot's data costs seconds, so `nearest` is
+measured, never guessed.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from xvla_platform.adapt.sources import Source
+from xvla_platform.modelling import objective
+from xvla_platform.modelling.slot import mean_rows, random_rows, read_rows, write_rows
+from xvla_platform.modelling.xvla import XVLA
+from xvla_platform.specs.embodiment import PromptSpec
+
+PROBE = 256  # samples of the training episodes that each existing slot is measured on
+
+
+@dataclass(frozen=True, kw_only=True)
+class Initialisation:
+    """Where the slot's rows came from; `losses` is the ranking of the existing slots where it was measured."""
+
+    method: str
+    source: str
+    losses: dict[str, float]
+
+
+def initialise_slot(
+    model: XVLA, domain_id: int, prompt: PromptSpec, used: dict[int, str], source: Source, seed: int
+) -> Initialisation:
+    """Fill row `domain_id` as the plugin declares."""
+    losses: dict[str, float] = {}
+    if prompt.init == "random":
+        rows, origin = random_rows(model, seed), f"random (seed {seed})"
+    elif prompt.init == "mean":
+        rows, origin = mean_rows(model, sorted(used)), f"mean of {len(used)} slots"
+    elif prompt.init == "copy":
+        assert prompt.copy_from is not None
+        rows = read_rows(model, prompt.copy_from)
+        origin = f"copy of {prompt.copy_from} ({used.get(prompt.copy_from, 'unused')})"
+    else:
+        ranking = sorted((slot_loss(model, domain, source, seed), domain) for domain in used)
+        losses = {f"{domain} {used[domain]}": round(loss, 4) for loss, domain in ranking}
+        best = ranking[0][1]
+        rows, origin = read_rows(model, best), f"copy of {best} ({used[best]}), lowest measured loss"
+    write_rows(model, domain_id, rows)
+    return Initialisation(method=prompt.init, source=origin, losses=losses)
+
+
+@torch.no_grad()
+def slot_loss(model: XVLA, domain_id: int, source: Source, seed: int) -> float:
+    """Training loss of an existing slot on evenly spaced samples, with noise fixed by `seed`."""
+    assert source.features is not None
+    rows = np.unique(np.linspace(0, len(source) - 1, PROBE).astype(int))
+    generator = torch.Generator().manual_seed(seed)
+    action = source.action[rows]
+    noise = torch.randn(action.shape, generator=generator)
+    t = objective.stratified_times(torch.rand(1, generator=generator), len(rows))
+    device = next(model.parameters()).device
+    model.eval()
+    terms = model(
+        domain_id=torch.tensor([domain_id], device=device),
+        proprio=source.proprio[rows].to(device),
+        action=action.to(device),
+        noise=noise.to(device),
+        t=t.to(device),
+        features=(source.features[0][rows].to(device), source.features[1][rows].to(device)),
+    )
+    return float(sum(terms.values()))

@@ -1,0 +1,183 @@
+"""Pretraining a base: several robots, one row each, phases of a mixture (arXiv 2510.10274, Sec. 4.1 and App. G).
+
+In: a recipe and the demonstrations its plugins point to. Out: a model folder in the official layout, with its
+tokenizer, preprocessing, `domains.json` (which rows are taken) and the recipe itself.
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import Accelerator
+from numpy.typing import NDArray
+
+from xvla_platform.adapt.loop import Job, Observer, run_stage
+from xvla_platform.adapt.snapshot import load_newest
+from xvla_platform.adapt.sources import Progress, Source, build_source, decode_frames, frames_shape
+from xvla_platform.adapt.tokenizer import train_tokenizer
+from xvla_platform.data.binding import Binding
+from xvla_platform.data.reader import DatasetReader
+from xvla_platform.data.samples import Samples
+from xvla_platform.errors import XvlaError
+from xvla_platform.modelling.checkpoint import load_into, random_model, save_model
+from xvla_platform.modelling.config import XVLAConfig
+from xvla_platform.modelling.processor import IMAGENET_MEAN, IMAGENET_STD, Processor
+from xvla_platform.modelling.xvla import XVLA
+from xvla_platform.platform.embodiments import open_data
+from xvla_platform.platform.files import atomic_folder, write_json, write_text
+from xvla_platform.platform.plugins import load_plugin
+from xvla_platform.platform.workspace import Workspace
+from xvla_platform.specs.embodiment import EmbodimentSpec
+from xvla_platform.specs.recipe import Domain, PretrainRecipe
+
+RECIPE = "recipe.yaml"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Robot:
+    """One domain of the mixture with its open dataset."""
+
+    domain: Domain
+    spec: EmbodimentSpec
+    reader: DatasetReader
+
+
+def pretrain(
+    workspace: Workspace,
+    recipe: PretrainRecipe,
+    recipe_file: Path,
+    out: Path,
+    *,
+    run: Path,
+    observer: Observer,
+    accelerator: Accelerator,
+    progress: Callable[[str, int], Progress] | None = None,
+    resume: bool = False,
+) -> Path:
+    """Pretrain the recipe's base into `out`; `run` keeps decoded frames, checkpoints and metrics."""
+    if out.exists() and not resume:
+        raise XvlaError("exists already", file=out, hint="choose another --out, or remove it")
+    robots = [_open(workspace, domain) for domain in recipe.domains]
+    staging = run / "base"
+    with accelerator.main_process_first():
+        if not (staging / "config.json").is_file():
+            _write_inputs(staging, recipe, robots)
+    config = XVLAConfig.from_folder(staging)
+    processor = Processor.from_folder(staging, config)
+    with accelerator.main_process_first():
+        sources = [_source(robot, run / "frames", processor, config, progress) for robot in robots]
+    model = random_model(config, recipe.seed).to(accelerator.device)
+    snapshot = load_newest(run / "checkpoints") if resume else None
+    for index, phase in enumerate(recipe.phases):
+        if snapshot is not None and index < snapshot.stage:
+            continue
+        job = Job(
+            model=model,
+            stage=phase.stage,
+            index=index,
+            seed=recipe.seed,
+            sources=sources,
+            weights=[phase.mixture.get(robot.domain.name, 0.0) for robot in robots],
+            processor=processor,
+            accelerator=accelerator,
+            folder=run,
+            observer=observer,
+            save_every=phase.stage.eval_every,
+        )
+        before = run / f"phase-{index}"
+        if snapshot is not None and index == snapshot.stage and index > 0:
+            load_into(model, before)
+        run_stage(job, snapshot if snapshot is not None and index == snapshot.stage else None)
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            # A later phase may train fewer groups than this one: its checkpoints alone could not restore it.
+            shutil.rmtree(run / f"phase-{index + 1}", ignore_errors=True)
+            save_model(model, run / f"phase-{index + 1}")
+    if accelerator.is_main_process:
+        _write_base(model, staging, recipe, recipe_file, out)
+    return out
+
+
+def _open(workspace: Workspace, domain: Domain) -> Robot:
+    plugin = load_plugin(workspace.root / domain.plugin)
+    spec = plugin.spec
+    if domain.data is not None:
+        dataset = spec.dataset.model_copy(update={"path": domain.data})
+        spec = spec.model_copy(update={"dataset": dataset})
+    if spec.dataset.path is not None and not (plugin.folder / spec.dataset.path).is_dir():
+        raise XvlaError(
+            "no demonstrations",
+            file=plugin.folder / spec.dataset.path,
+            field=domain.name,
+            hint=f"record them as {plugin.folder.name}/README.md says: xvla record {domain.plugin}",
+        )
+    return Robot(domain=domain, spec=spec, reader=open_data(spec, plugin.folder))
+
+
+def _source(
+    robot: Robot,
+    cache: Path,
+    processor: Processor,
+    config: XVLAConfig,
+    progress: Callable[[str, int], Progress] | None,
+) -> Source:
+    binding = Binding(robot.spec, config.space, config.rotation_layout, None)
+    samples = Samples(robot.reader, robot.spec, binding, range(len(robot.reader.episodes)), config.num_actions)
+    name = robot.domain.name
+    key = f"{name}-{robot.reader.fingerprint()[:16]}-{processor.size[0]}x{processor.size[1]}.npy"
+    frames = _frames(cache / key, samples, processor, progress(name, len(samples)) if progress else None)
+    return build_source(
+        samples, frames, name=name, domain_id=robot.domain.domain_id, processor=processor, config=config
+    )
+
+
+def _frames(path: Path, samples: Samples, processor: Processor, progress: Progress | None) -> NDArray[np.uint8]:
+    """Decoded frames as a read-only memory map, shared by all processes and kept for the next run."""
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        building = path.with_suffix(".building")
+        shape = frames_shape(samples, processor)
+        out = np.lib.format.open_memmap(building, mode="w+", dtype=np.uint8, shape=shape)
+        decode_frames(samples, processor, out, progress)
+        out.flush()
+        building.rename(path)
+    return np.load(path, mmap_mode="r")
+
+
+def _write_inputs(folder: Path, recipe: PretrainRecipe, robots: list[Robot]) -> None:
+    """`config.json`, the tokenizer trained on every instruction, and the image preprocessing."""
+    instructions = sorted({episode.instruction for robot in robots for episode in robot.reader.episodes})
+    with atomic_folder(folder, replace=True) as build:
+        vocabulary = train_tokenizer(instructions, recipe.vocabulary, build)
+        config: dict[str, Any] = json.loads(json.dumps(recipe.model))
+        config["florence_config"]["vocab_size"] = vocabulary
+        config["florence_config"]["text_config"]["vocab_size"] = vocabulary
+        write_json(build / "config.json", config)
+        height, width = recipe.image_size
+        preprocessing = {
+            "image_processor_type": "CLIPImageProcessor",
+            "do_resize": True,
+            "size": {"height": height, "width": width},
+            "resample": 3,
+            "do_center_crop": False,
+            "do_rescale": True,
+            "rescale_factor": 1 / 255,
+            "do_normalize": True,
+            "image_mean": list(IMAGENET_MEAN),
+            "image_std": list(IMAGENET_STD),
+        }
+        write_json(build / "preprocessor_config.json", preprocessing)
+        write_json(build / "domains.json", {str(d.domain_id): d.name for d in recipe.domains})
+
+
+def _write_base(model: XVLA, staging: Path, recipe: PretrainRecipe, recipe_file: Path, out: Path) -> None:
+    with atomic_folder(out, replace=True) as build:
+        save_model(model, build)
+        for file in staging.iterdir():
+            if file.name != "config.json":
+                shutil.copy2(file, build / file.name)
+        write_text(build / RECIPE, recipe_file.read_text(encoding="utf-8"))

@@ -1,0 +1,155 @@
+"""The folder of one run: what was planned, what was measured, where it stands.
+
+`runs/<embodiment>/<NNN>/` holds `run.json`, `metrics.jsonl`, TensorBoard events, `checkpoints/` and, for every
+finished stage, the weights it left. A run that was interrupted is continued from here.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from xvla_platform.errors import XvlaError
+from xvla_platform.platform.files import os_errors, read_json, write_json
+from xvla_platform.specs.base import validate_model
+from xvla_platform.specs.plan import AdaptationPlan, Stage
+from xvla_platform.specs.records import EmbodimentRecord
+
+STATE = "run.json"
+METRICS = "metrics.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """An opened run folder."""
+
+    folder: Path
+    record: EmbodimentRecord
+    plan: AdaptationPlan
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What `update` keeps: status, results per finished stage."""
+        return dict(read_json(self.folder / STATE)["state"])
+
+    def update(self, **changes: Any) -> None:
+        """Merge into the kept state, atomically."""
+        data = read_json(self.folder / STATE)
+        data["state"] |= changes
+        write_json(self.folder / STATE, data)
+
+    def save_stage(self, index: int, tensors: Mapping[str, Tensor]) -> None:
+        """Keep the weights that a finished stage left."""
+        path = self.folder / f"stage-{index}.safetensors"
+        with os_errors(path):
+            temporary = path.with_suffix(".part")
+            save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary)
+            temporary.replace(path)
+
+    def load_stage(self, index: int) -> dict[str, Tensor]:
+        """The weights that a finished stage left."""
+        path = self.folder / f"stage-{index}.safetensors"
+        try:
+            return load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise XvlaError(f"the finished stage cannot be read: {error}", file=path) from None
+
+
+def read_lines(folder: Path) -> list[dict[str, Any]]:
+    """All measurements of a run so far, one dict a step; a half-written last line is ignored."""
+    path = folder / METRICS
+    out = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            out.append(json.loads(line))
+        except ValueError:
+            continue
+    return out
+
+
+def start_run(root: Path, record: EmbodimentRecord, plan: AdaptationPlan) -> Run:
+    """A new run folder under `root` = `runs/<embodiment>`."""
+    number = max((_number(path) for path in root.glob("*")), default=0) + 1
+    folder = root / f"{number:03d}"
+    with os_errors(folder):
+        folder.mkdir(parents=True)
+    data = {
+        "schema_version": 1,
+        "record": record.model_dump(mode="json"),
+        "plan": plan.model_dump(mode="json"),
+        "state": {"status": "running", "results": {}},
+    }
+    write_json(folder / STATE, data)
+    return Run(folder=folder, record=record, plan=plan)
+
+
+def newest_unfinished(root: Path) -> Run:
+    """The run to resume; none is an error."""
+    for folder in sorted(root.glob("*"), key=_number, reverse=True):
+        if not (folder / STATE).is_file():
+            continue
+        data = read_json(folder / STATE)
+        if data["state"]["status"] == "running":
+            file = folder / STATE
+            return Run(
+                folder=folder,
+                record=validate_model(EmbodimentRecord, data["record"], file),
+                plan=validate_model(AdaptationPlan, data["plan"], file),
+            )
+    raise XvlaError("no interrupted run to resume", file=root, hint="start one without --resume")
+
+
+def _number(path: Path) -> int:
+    match = re.fullmatch(r"(\d+)", path.name)
+    return int(match[1]) if match else 0
+
+
+class RunLog:
+    """Writes every step to `metrics.jsonl` and TensorBoard; lines beyond the resumed step are dropped."""
+
+    def __init__(self, folder: Path, stages: Sequence[str]) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path = folder / METRICS
+        self._lines = read_lines(folder)
+        self._stages = list(stages)
+        self._file: Any = None
+        self._board = SummaryWriter(str(folder / "tensorboard"))
+
+    def stage_started(self, stage: Stage, index: int, start: int, trained: Mapping[str, int]) -> None:
+        """Drop what a killed process wrote after its last checkpoint, then append."""
+        before = set(self._stages[:index])
+        kept = [
+            line
+            for line in self._lines
+            if line["stage"] in before or (line["stage"] == stage.name and line["step"] <= start)
+        ]
+        if self._file is not None:
+            self._file.close()
+        else:
+            with os_errors(self._path):
+                self._path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        self._file = self._path.open("a", encoding="utf-8")
+
+    def step_finished(self, stage: Stage, step: int, metrics: Mapping[str, float]) -> None:
+        """Append one line."""
+        line = {"stage": stage.name, "step": step, **metrics}
+        with os_errors(self._path):
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+        self._lines.append(line)
+        for name, value in metrics.items():
+            self._board.add_scalar(f"{stage.name}/{name}", value, step)
+
+    def close(self) -> None:
+        """Flush everything."""
+        if self._file is not None:
+            self._file.close()
+        self._board.close()

@@ -1,0 +1,156 @@
+"""`xvla adapt`: from a registered robot to a registered adaptation."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from xvla_platform.cli.output import common_options, done, say, table
+from xvla_platform.cli.results import results_table
+
+
+@click.command(short_help="Teach the base a registered robot.")
+@click.option("--embodiment", required=True, help="A robot that `xvla add-embodiment` registered.")
+@click.option("--base", "base_name", help="Another base than the robot is registered on: registers it there first.")
+@click.option("--revision", help="Commit, tag or branch of a base on the Hub.")
+@click.option(
+    "--then",
+    type=click.Choice(["lora", "full", "none"]),
+    default="lora",
+    show_default=True,
+    help="What follows the prompt-only stage.",
+)
+@click.option("--plan", "plan_file", type=click.Path(path_type=Path, dir_okay=False), help="A plan of your own (YAML).")
+@click.option("--steps", type=click.IntRange(min=1), help="Steps of every stage.")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Samples a step, over all processes.")
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of the run.")
+@click.option("--resume", is_flag=True, help="Go on with the newest interrupted run, with its own plan.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
+@common_options
+def adapt(
+    embodiment: str,
+    base_name: str | None,
+    revision: str | None,
+    then: Any,
+    plan_file: Path | None,
+    steps: int | None,
+    batch_size: int | None,
+    seed: int | None,
+    resume: bool,
+    dry_run: bool,
+    workspace: Path | None,
+) -> None:
+    """Adapt the base to a robot: a prompt-only stage, then LoRA, full tuning or nothing.
+
+    Ends with a version in registry/<robot>/: a PEFT adapter with its contract, its measured errors on held-out
+    episodes and its pictures. Interrupted at any moment, it goes on with --resume.
+    """
+    from xvla_platform.adapt.plans import choose_plan
+    from xvla_platform.adapt.prepare import open_base, open_demonstrations, statistics_of
+    from xvla_platform.adapt.run import newest_unfinished, start_run
+    from xvla_platform.platform.bases import resolve_base
+    from xvla_platform.platform.embodiments import add_embodiment
+    from xvla_platform.platform.plugins import load_plugin
+    from xvla_platform.platform.records import load_embodiment, plugin_folder
+    from xvla_platform.platform.workspace import Workspace
+
+    place = Workspace.find(workspace)
+    record = load_embodiment(place, embodiment)
+    if base_name is not None and base_name != record.base.id:
+        say(f"base      {base_name}: registering {embodiment} on it")
+        plugin = load_plugin(plugin_folder(place, record))
+        record = add_embodiment(place, plugin, base=resolve_base(base_name, revision))
+    root = place.runs / embodiment
+    run = None
+    if resume:
+        run = newest_unfinished(root)
+        plan, source = run.plan, f"the interrupted run {place.shown(run.folder)}"
+        if run.record != record:
+            say("note      the robot was registered again since; the run keeps what it started with")
+        record = run.record
+    base = open_base(record)
+    if run is None:
+        plan, source = choose_plan(
+            base.folder, then=then, file=plan_file, steps=steps, batch_size=batch_size, seed=seed
+        )
+    reader = open_demonstrations(place, record)
+    _announce(record, base, plan, source)
+    if dry_run:
+        done(next_command=f"xvla adapt --embodiment {embodiment}", data={"plan": plan.model_dump(mode="json")})
+        return
+    run = run or start_run(root, record, plan)
+    adaptation = _run(place, record, base, reader, statistics_of(place, embodiment), run, resume)
+    if adaptation is None:
+        return
+    from xvla_platform.platform.files import read_json
+
+    results = read_json(adaptation.folder / "metrics.json")
+    table(*results_table(results))
+    say(f"measured on {results['test_frames']} frames of {results['test_episodes']} held-out episodes")
+    shown = place.shown(adaptation.folder)
+    done(
+        wrote=[shown, f"{shown}/trajectories.png", place.shown(run.folder)],
+        next_command="xvla push",
+        data={"adaptation": adaptation.label, "results": results},
+    )
+
+
+def _announce(record: Any, base: Any, plan: Any, source: str) -> None:
+    """Every inherited or defaulted choice, with its source, before compute is spent."""
+    say(f"robot     {record.spec.name}: {record.data.episodes} episodes, {record.data.frames} frames")
+    say(f"base      {base.id}, weights {base.fingerprint[:12]}; slot {record.slot.domain_id}")
+    say(f"plan      {plan.name} (from {source}), seed {plan.seed}")
+    for stage in plan.stages:
+        rates = ", ".join(f"{group} {rate:g}" for group, rate in stage.lr.items())
+        where = "encoder in the loop" if stage.trains_vlm else "cached features"
+        say(f"          {stage.name}: {stage.steps} steps of {stage.batch_size}, {where}; lr {rates}")
+
+
+def _run(place: Any, record: Any, base: Any, reader: Any, statistics: Any, run: Any, resume: bool) -> Any:
+    from xvla_platform.adapt.engine import Setting
+    from xvla_platform.adapt.engine import adapt as run_adaptation
+    from xvla_platform.adapt.launch import make_accelerator
+    from xvla_platform.adapt.loop import Observers
+    from xvla_platform.adapt.run import RunLog
+    from xvla_platform.cli.progress import Bars
+    from xvla_platform.platform.plugins import build_manager
+    from xvla_platform.platform.records import plugin_folder
+
+    folder = plugin_folder(place, record)
+    manager = build_manager(folder if folder.is_dir() else None)
+    accelerator = make_accelerator()
+    log = RunLog(run.folder, [stage.name for stage in run.plan.stages])
+    manager.hook.adaptation_started(record=record, run_folder=run.folder)
+    with Bars() as bars:
+        setting = Setting(
+            workspace=place,
+            record=record,
+            base=base,
+            reader=reader,
+            statistics=statistics,
+            run=run,
+            accelerator=accelerator,
+            observer=Observers(bars, log, HookObserver(manager, run.folder)),
+            progress=bars.task,
+            note=lambda line: say(f"          {line}"),
+        )
+        adaptation = run_adaptation(setting, resume=resume)
+    log.close()
+    manager.hook.adaptation_finished(manifest=adaptation.manifest, folder=adaptation.folder)
+    return adaptation
+
+
+class HookObserver:
+    """Passes the loop's events on to plugins."""
+
+    def __init__(self, manager: Any, run_folder: Path) -> None:
+        self._hook = manager.hook
+        self._folder = run_folder
+
+    def stage_started(self, stage: Any, index: int, start: int, trained: Any) -> None:
+        """To `stage_started` of every plugin."""
+        self._hook.stage_started(stage=stage, run_folder=self._folder)
+
+    def step_finished(self, stage: Any, step: int, metrics: Any) -> None:
+        """To `step_finished` of every plugin."""
+        self._hook.step_finished(stage=stage, step=step, metrics=dict(metrics))

@@ -1,0 +1,76 @@
+"""`xvla eval`: measure a registered adaptation again, from its own files."""
+
+from pathlib import Path
+
+import click
+
+from xvla_platform.cli.output import common_options, done, say, table
+
+SAME_MACHINE = 1e-6  # errors that agree to this share are called equal; other machines round differently
+
+
+@click.command("eval", short_help="Measure an adaptation on held-out episodes.")
+@click.argument("adaptation")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="The dataset, where it is not where the robot's plugin says.",
+)
+@common_options
+def evaluate(adaptation: str, data: Path | None, workspace: Path | None) -> None:
+    """Measure ADAPTATION (`my_arm`, `my_arm/v2`) on the held-out episodes of its dataset.
+
+    Where the dataset is not at hand, the example inside the adaptation is answered again and compared.
+    """
+    from xvla_platform.adapt.prepare import open_base, open_demonstrations
+    from xvla_platform.cli.progress import Bars
+    from xvla_platform.errors import RefusedError
+    from xvla_platform.evaluation.report import example_difference, measure
+    from xvla_platform.platform.artifact import load_record, verify
+    from xvla_platform.platform.files import write_json
+    from xvla_platform.platform.records import plugin_folder
+    from xvla_platform.platform.registry import find
+    from xvla_platform.platform.workspace import Workspace
+    from xvla_platform.policy.policy import load_policy
+
+    place = Workspace.find(workspace)
+    chosen = find(place, adaptation)
+    verify(chosen.folder)
+    record = load_record(chosen.folder)
+    policy = load_policy(chosen.folder, base=open_base(record))
+    out = place.runs / "eval" / chosen.name / f"v{chosen.version}"
+    dataset = record.spec.dataset
+    at_hand = (
+        data is not None or dataset.repo is not None or (plugin_folder(place, record) / (dataset.path or "")).is_dir()
+    )
+    if not at_hand:
+        difference, chunk = example_difference(chosen.folder, policy)
+        say(f"{chosen.label}: the dataset is not here, so the adaptation's own example was answered again")
+        say(f"largest difference to the recorded chunk: {difference:.2e} in model units ({chunk.shape[0]} anchors)")
+        if difference > 1e-3:
+            raise RefusedError("the example's chunk is not the recorded one", file=chosen.folder)
+        done(
+            next_command=f"xvla eval {chosen.label} --data FOLDER",
+            data={"adaptation": chosen.label, "example_difference": difference},
+        )
+        return
+    reader = open_demonstrations(place, record, data)
+    with Bars() as bars:
+        measured = measure(chosen.folder, policy, reader, picture=out / "trajectories.png", progress=bars.task)
+    rows = [(f, measured.units[f], measured.recorded[f], measured.errors[f]) for f in measured.errors]
+    table(("field", "unit", "recorded", "now"), rows)
+    same = all(
+        abs(measured.errors[f] - measured.recorded[f]) <= SAME_MACHINE * max(1.0, measured.recorded[f])
+        for f in measured.errors
+    )
+    verdict = "same as recorded" if same else "differs from the record"
+    say(f"{measured.frames} frames of {measured.episodes} held-out episodes; {verdict}")
+    data_out = {
+        "adaptation": chosen.label,
+        "errors": dict(measured.errors),
+        "recorded": dict(measured.recorded),
+        "units": dict(measured.units),
+        "same": same,
+    }
+    write_json(out / "report.json", {"schema_version": 1, **data_out})
+    done(wrote=place.shown(out), next_command=f"xvla show {chosen.name}", data=data_out)

@@ -1,0 +1,58 @@
+"""`xvla pretrain RECIPE`: a base from several robots' demonstrations."""
+
+from pathlib import Path
+
+import click
+
+from xvla_platform.cli.output import common_options, done, say
+
+
+@click.command(short_help="Pretrain a small base on several robots' demonstrations.")
+@click.argument("recipe", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Model folder; else bases/<name>.")
+@click.option("--resume", is_flag=True, help="Go on from the last checkpoint of this recipe's run.")
+@common_options
+def pretrain(recipe: Path, out: Path | None, resume: bool, workspace: Path | None) -> None:
+    """Pretrain the base that RECIPE describes: its dimensions, robots, rows and mixture phases.
+
+    The demonstrations are those of the recipe's plugins (`xvla record` makes them). Under `torchrun` or
+    `accelerate launch` all processes share each batch.
+    """
+    from xvla_platform.adapt.launch import make_accelerator
+    from xvla_platform.adapt.loop import Observers
+    from xvla_platform.adapt.pretrain import pretrain as run_pretraining
+    from xvla_platform.adapt.run import RunLog
+    from xvla_platform.cli.progress import Bars
+    from xvla_platform.platform.workspace import Workspace
+    from xvla_platform.specs.base import load_model
+    from xvla_platform.specs.recipe import PretrainRecipe
+
+    place = Workspace.find(workspace)
+    loaded = load_model(PretrainRecipe, recipe)
+    folder = place.runs / "pretrain" / loaded.name
+    target = out or place.root / "bases" / loaded.name
+    accelerator = make_accelerator()
+    main = accelerator.is_main_process
+    log = RunLog(folder, [phase.stage.name for phase in loaded.phases]) if main else None
+    with Bars(enabled=main) as bars:
+        if main:
+            say(f"base      {loaded.name}: {loaded.description}")
+            say(f"robots    {', '.join(domain.name for domain in loaded.domains)}")
+        run_pretraining(
+            place,
+            loaded,
+            recipe,
+            target,
+            run=folder,
+            observer=Observers(bars, log) if log is not None else bars,
+            accelerator=accelerator,
+            progress=bars.task if main else None,
+            resume=resume,
+        )
+    if log is not None:
+        log.close()
+        done(
+            wrote=place.shown(target),
+            next_command=f"xvla add-embodiment plugins/my_arm --base {place.shown(target)}",
+            data={"base": str(target)},
+        )

@@ -1,0 +1,87 @@
+"""`xvla eval`: an adaptation measured again, from its own files.
+
+In: a registered adaptation and the dataset it was trained on. Out: the errors on the same held-out episodes,
+beside the ones recorded when it was made. Without the dataset, the example observation inside the artifact is
+answered again and compared.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xvla_platform.adapt.artifact import SHOWN_FRAMES
+from xvla_platform.adapt.robot_data import load_split, split_samples
+from xvla_platform.data.reader import DatasetReader
+from xvla_platform.evaluation.open_loop import field_errors
+from xvla_platform.evaluation.plots import plot_trajectories
+from xvla_platform.platform.files import read_json
+from xvla_platform.policy.example import load_example
+from xvla_platform.policy.policy import Policy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """Errors on the held-out episodes, now and as recorded; `units` by field."""
+
+    errors: Mapping[str, float]
+    recorded: Mapping[str, float]
+    units: Mapping[str, str]
+    episodes: int
+    frames: int
+
+
+def measure(
+    folder: Path,
+    policy: Policy,
+    reader: DatasetReader,
+    *,
+    picture: Path,
+    progress: Callable[[str, int], Callable[[int], None]] | None = None,
+) -> Measured:
+    """Measure on the test episodes and draw `picture`."""
+    results = read_json(folder / "metrics.json")
+    record, binding = policy.record, policy.binding
+    episodes, samples = split_samples(record, reader, binding, policy.model.config.num_actions)["test"]
+    split = load_split(
+        "test",
+        episodes,
+        samples,
+        record=record,
+        processor=policy.processor,
+        model=policy.model,
+        progress=progress,
+    )
+    source = split.source
+    assert source.features is not None
+    predicted = policy.chunks_from_features(source.features, source.proprio, seed=int(results["eval_seed"]))
+    target = source.action.numpy()
+    chosen = np.unique(np.linspace(0.05 * len(samples), 0.85 * len(samples), SHOWN_FRAMES).astype(int))
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    plot_trajectories(
+        picture,
+        binding,
+        target=target[chosen],
+        predicted=predicted[chosen],
+        unadapted=None,
+        images=list(samples.images(chosen)[0]),
+        title=f"{record.spec.name}: predicted against recorded, held-out episodes",
+        horizon_s=record.spec.horizon_s,
+    )
+    return Measured(
+        errors=field_errors(binding, predicted, target),
+        recorded=results["table"][-1]["errors"],
+        units=binding.error_units(),
+        episodes=len(episodes),
+        frames=len(samples),
+    )
+
+
+def example_difference(folder: Path, policy: Policy) -> tuple[float, NDArray[Any]]:
+    """Largest difference between the example's recorded chunk and the one answered now, in model units."""
+    example = load_example(folder)
+    chunk = policy.act(example.observation, seed=example.seed).model
+    return float(np.abs(chunk - example.chunk).max()), chunk

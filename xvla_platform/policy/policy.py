@@ -1,0 +1,142 @@
+"""A policy: one observation in the robot's own units in, one action chunk in the robot's own units out.
+
+In: camera images by name, the recorded state vector, an instruction. Out: absolute targets per action field and
+the rows of the dataset's action column, each with its time in seconds. The transforms are those of training,
+built from the adaptation's own files.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from xvla_platform.data.binding import Binding
+from xvla_platform.errors import XvlaError
+from xvla_platform.evaluation.open_loop import predict_chunks
+from xvla_platform.modelling.checkpoint import load_into, load_model
+from xvla_platform.modelling.processor import Processor
+from xvla_platform.modelling.xvla import DENOISING_STEPS, XVLA
+from xvla_platform.platform.artifact import load_manifest, load_record
+from xvla_platform.platform.bases import ResolvedBase
+from xvla_platform.platform.embodiments import base_space
+from xvla_platform.platform.files import read_json
+from xvla_platform.policy.adapter import attach, read_adapter
+from xvla_platform.specs.records import EmbodimentRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """What the robot sees and is told.
+
+    Attributes:
+        images: RGB uint8 [H, W, 3] by declared camera name; every declared camera must be there.
+        state: [P] the proprio column in the dataset's own units.
+        instruction: The language command.
+    """
+
+    images: Mapping[str, NDArray[np.uint8]]
+    state: NDArray[np.float64]
+    instruction: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActionChunk:
+    """What the robot should do.
+
+    Attributes:
+        times: [T] seconds from now at which each target is due.
+        fields: Absolute targets [T, size] by action field, in declared units.
+        columns: [T, A] rows of the dataset's action column (relative fields relative to the state now).
+        model: [T, dim] the same in model units.
+    """
+
+    times: NDArray[np.float64]
+    fields: Mapping[str, NDArray[np.float64]]
+    columns: NDArray[np.float64]
+    model: NDArray[np.float32]
+
+
+class Policy:
+    """An adaptation over its base, ready to act."""
+
+    def __init__(self, model: XVLA, processor: Processor, binding: Binding, record: EmbodimentRecord) -> None:
+        self.model = model
+        self.processor = processor
+        self.binding = binding
+        self.record = record
+
+    def act(self, observation: Observation, *, seed: int = 0, steps: int = DENOISING_STEPS) -> ActionChunk:
+        """One action chunk; equal seeds give equal chunks."""
+        features = self._encode(observation)
+        proprio = torch.from_numpy(self.binding.proprio(observation.state[None]))
+        chunk = self.chunks_from_features(features, proprio, seed=seed, steps=steps)[0]
+        horizon = self.record.spec.horizon_s
+        return ActionChunk(
+            times=np.arange(1, len(chunk) + 1) * horizon / len(chunk),
+            fields=self.binding.decode(chunk),
+            columns=self.binding.to_columns(chunk, observation.state),
+            model=chunk,
+        )
+
+    def chunks_from_features(
+        self, features: tuple[Tensor, Tensor], proprio: Tensor, *, seed: int, steps: int = DENOISING_STEPS
+    ) -> NDArray[np.float32]:
+        """Chunks [N, T, dim] for already encoded observations; proprio [N, P] in model units."""
+        return predict_chunks(
+            self.model,
+            features=features,
+            proprio=proprio,
+            domain_id=self.record.slot.domain_id,
+            seed=seed,
+            steps=steps,
+        )
+
+    @torch.no_grad()
+    def _encode(self, observation: Observation) -> tuple[Tensor, Tensor]:
+        cameras = [camera.name for camera in self.record.spec.ordered_cameras]
+        if set(cameras) != set(observation.images):
+            raise XvlaError(
+                "the observation's cameras are not the declared ones",
+                field="images",
+                found=", ".join(sorted(observation.images)) or "none",
+                allowed=cameras,
+            )
+        views = self.model.config.num_views
+        height, width = self.processor.size
+        device = next(self.model.parameters()).device
+        images = torch.zeros(1, views, 3, height, width)
+        mask = torch.zeros(1, views, dtype=torch.bool)
+        for i, name in enumerate(cameras):
+            images[0, i] = self.processor.images(observation.images[name][None])[0]
+            mask[0, i] = True
+        return self.model.encode(
+            input_ids=torch.tensor([self.processor.tokens(observation.instruction)], device=device),
+            pixel_values=images.to(device),
+            image_mask=mask.to(device),
+        )
+
+
+def load_policy(folder: Path, *, base: ResolvedBase, device: Any = "cpu") -> Policy:
+    """Load a registered adaptation over its base; another base than it was made for is an error."""
+    manifest, record = load_manifest(folder), load_record(folder)
+    if base.fingerprint != manifest.base.fingerprint:
+        raise XvlaError(
+            "the base's weights are not those the adaptation was made for",
+            file=folder,
+            field="base.fingerprint",
+            found=f"{base.id} with {base.fingerprint[:12]}",
+            allowed=f"{manifest.base.id} with {manifest.base.fingerprint[:12]}",
+        )
+    model = load_model(base.folder, device=device, num_domains=record.slot.num_domains)
+    if manifest.tuning == "full":
+        load_into(model, folder)
+    attach(model, read_adapter(folder), record.slot.domain_id, folder)
+    processor = Processor.from_folder(base.folder, model.config)
+    statistics = read_json(folder / "stats.json")
+    binding = Binding(record.spec, base_space(base), record.rotation_layout, statistics)
+    return Policy(model.eval(), processor, binding, record)
