@@ -23,7 +23,7 @@ def require_simulator() -> None:
     missing = [name for name in ("robosuite", "mujoco") if importlib.util.find_spec(name) is None]
     if missing:
         raise XvlaError(
-            f"The simulator is not installed (missing: {', '.join(missing)}).",
+            f"the simulator is not installed (missing: {', '.join(missing)})",
             hint="pip install 'xvla-platform[sim]'",
         )
     if "MUJOCO_GL" not in os.environ and not os.environ.get("DISPLAY"):

@@ -35,7 +35,8 @@ def run(
         Remaining(),
     )
     # The bar goes to stderr, so that stdout holds the result alone.
-    with Progress(*columns, console=Console(stderr=True), disable=as_json) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=as_json or not console.is_terminal) as bar:
         task = bar.add_task("episodes", total=None)
 
         def advance(done: int, total: int) -> None:

@@ -35,7 +35,7 @@ class Layout:
     def index(self, colour: str) -> int:
         """Index of the cube of this colour; XvlaError if the scene has none."""
         if colour not in self.colours:
-            raise XvlaError("The scene holds no cube of this colour.", found=colour, allowed=list(self.colours))
+            raise XvlaError("the scene holds no cube of this colour", found=colour, allowed=list(self.colours))
         return self.colours.index(colour)
 
 

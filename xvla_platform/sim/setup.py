@@ -20,7 +20,8 @@ Triple = tuple[float, float, float]
 class CameraPose(StrictModel):
     """A simulated camera.
 
-    ``mount`` is ``world``, or ``tool``: the gripper's grip site, z along the approach direction, fingers along y.
+    ``mount`` is ``world``, or ``tool``: the gripper's grip site, z along the approach direction, fingers opening
+    along x.
     ``position`` and ``look_at`` are metres in the mount's frame, ``up`` a direction there, ``fovy`` degrees.
     """
 
