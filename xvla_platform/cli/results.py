@@ -1,6 +1,6 @@
 """Reading `metrics.json` of an adaptation for listings.
 
-In: the adaptation's folder. Out: rows for a table, or the headline: the first policy's error per field.
+In: the adaptation's folder. Out: rows for a table, or the headline: the adaptation's own error per field.
 """
 
 from pathlib import Path
@@ -26,11 +26,11 @@ def results_table(results: dict[str, Any]) -> tuple[list[str], list[list[object]
 
 
 def headline(folder: Path) -> str:
-    """The adaptation's own errors on one line."""
+    """The adaptation's own errors, the table's last row, on one line."""
     results = read_results(folder)
     rows = [row for row in results.get("table", []) if isinstance(row, dict) and row.get("errors")]
     if not rows:
         return "not measured"
     units = results.get("units", {})
-    parts = (f"{field} {value:.3g} {units.get(field, '')}".strip() for field, value in rows[0]["errors"].items())
+    parts = (f"{field} {value:.3g} {units.get(field, '')}".strip() for field, value in rows[-1]["errors"].items())
     return ", ".join(parts)

@@ -56,18 +56,14 @@ class Binding:
             statistics: What `compute_statistics` returned; needed only where a field is normalized.
         """
         if rotation_layout not in SIX_D:
-            raise XvlaError(
-                "unknown rotation layout", field="rotation_layout", found=rotation_layout, allowed=SIX_D
-            )
+            raise XvlaError("unknown rotation layout", field="rotation_layout", found=rotation_layout, allowed=SIX_D)
         self.spec = spec
         self.space = space
         self.rotation_layout = rotation_layout
         self.proprio_placements = place(spec, space, "proprio")
         self.action_placements = place(spec, space, "action")
         self._references = {
-            field.name: reference_field(spec, field)
-            for field in spec.action.fields
-            if field.reference == "relative"
+            field.name: reference_field(spec, field) for field in spec.action.fields if field.reference == "relative"
         }
         self._scalings: dict[tuple[str, str], Scaling] = {
             (vector, placed.field.name): scaling(placed.field, vector, statistics)

@@ -97,8 +97,6 @@ def absolute_targets(spec: EmbodimentSpec, raw_state: FloatArray, raw_action: Fl
         target = to_canonical(field, raw_action[..., slot])
         if field.reference == "relative":
             state = reference_field(spec, field)
-            target = compose(
-                field.kind, to_canonical(state, raw_state[..., state_slices[state.name]]), target
-            )
+            target = compose(field.kind, to_canonical(state, raw_state[..., state_slices[state.name]]), target)
         values[field.name] = np.clip(target, 0.0, 1.0) if field.kind == "gripper" else target
     return Trajectory(values=values, kinds={field.name: field.kind for field in spec.action.fields})

@@ -68,11 +68,7 @@ def _to_matrix(column: Any, key: str, path: Path) -> FloatArray:
         if not _is_fixed(values.type) and len(pc.unique(pc.list_value_length(values))) > 1:
             raise XvlaError("has rows of different lengths", file=path, field=key)
         values = values.flatten()
-    if not (
-        pa.types.is_floating(values.type)
-        or pa.types.is_integer(values.type)
-        or pa.types.is_boolean(values.type)
-    ):
+    if not (pa.types.is_floating(values.type) or pa.types.is_integer(values.type) or pa.types.is_boolean(values.type)):
         raise XvlaError("is not a numeric column", file=path, field=key, found=str(values.type))
     numbers = np.asarray(values.to_numpy(zero_copy_only=False), dtype=np.float64)
     return numbers.reshape(rows, -1) if rows else np.zeros((0, 1))

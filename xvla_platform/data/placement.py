@@ -113,6 +113,4 @@ def _check_arms(spec: EmbodimentSpec, space: ActionSpace) -> None:
 
 
 def _lacks(vector: Vector, kind: str, arm: str, space: ActionSpace) -> XvlaError:
-    return XvlaError(
-        f"action space {space.name} needs a {kind} field for the {arm} arm", field=vector, hint=AUTO_HINT
-    )
+    return XvlaError(f"action space {space.name} needs a {kind} field for the {arm} arm", field=vector, hint=AUTO_HINT)

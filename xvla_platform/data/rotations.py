@@ -41,9 +41,7 @@ def to_matrix(values: FloatArray, format: str, unit: str | None = None, *, stric
     if bad.any():
         if strict:
             row = int(np.flatnonzero(bad)[0])
-            raise XvlaError(
-                f"is not a rotation in format {format} (row {row})", found=np.round(flat[row], 6).tolist()
-            )
+            raise XvlaError(f"is not a rotation in format {format} (row {row})", found=np.round(flat[row], 6).tolist())
         matrices[bad] = np.eye(3)
     return matrices.reshape(*values.shape[:-1], 3, 3)
 
@@ -156,7 +154,5 @@ def _size(format: str) -> int:
 
 def _is_degrees(format: str, unit: str | None) -> bool:
     if format in ANGLE_FORMATS and unit not in ("rad", "deg"):
-        raise XvlaError(
-            f"rotation format {format} needs a unit", field="unit", found=unit, allowed="rad, deg"
-        )
+        raise XvlaError(f"rotation format {format} needs a unit", field="unit", found=unit, allowed="rad, deg")
     return unit == "deg"

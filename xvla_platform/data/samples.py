@@ -47,9 +47,7 @@ class Samples:
             columns = reader.columns(episode, [spec.proprio.key, spec.action.key])
             self._states[episode] = columns[spec.proprio.key]
             try:
-                self._trajectories[episode] = binding.targets(
-                    columns[spec.proprio.key], columns[spec.action.key]
-                )
+                self._trajectories[episode] = binding.targets(columns[spec.proprio.key], columns[spec.action.key])
             except XvlaError as error:
                 raise XvlaError(f"episode {episode}: {error}", file=reader.root) from None
             frames = usable_frames(len(self._states[episode]), spec.control_hz, spec.dataset.tail)
@@ -121,9 +119,7 @@ class Samples:
         return [(int(episode), np.flatnonzero(episodes == episode)) for episode in np.unique(episodes)]
 
 
-def split_episodes(
-    count: int, held_out: float, seed: int
-) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+def split_episodes(count: int, held_out: float, seed: int) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
     """Episodes 0..count-1 as (train, validation, test), the same for the same seed.
 
     A share `held_out` is kept out of training, half of it for each purpose, at least one episode each; an odd

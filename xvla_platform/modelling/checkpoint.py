@@ -173,8 +173,8 @@ def _tie_embeddings(model: XVLA, seen: set[str]) -> None:
         return
     language = model.vlm.language_model
     source = language.shared if present[0] == SHARED else language.encoder.embed_tokens  # type: ignore[union-attr]
-    language.shared.weight = source.weight  # type: ignore[union-attr, assignment]
-    language.encoder.embed_tokens.weight = source.weight  # type: ignore[union-attr, assignment]
+    language.shared.weight = source.weight  # type: ignore[union-attr]
+    language.encoder.embed_tokens.weight = source.weight  # type: ignore[union-attr]
     seen.update((SHARED, EMBED))
 
 
@@ -182,9 +182,7 @@ def grow_tables(model: XVLA, num_domains: int) -> None:
     """Append rows to every per-domain table; existing rows keep their bits."""
     current = model.config.num_domains
     if num_domains < current:
-        raise XvlaError(
-            "tables only grow", field="num_domains", found=num_domains, allowed=f"at least {current}"
-        )
+        raise XvlaError("tables only grow", field="num_domains", found=num_domains, allowed=f"at least {current}")
     if num_domains == current:
         return
     for name, module in model.transformer.named_modules():
@@ -198,9 +196,7 @@ def grow_tables(model: XVLA, num_domains: int) -> None:
     model.config = model.config.with_domains(num_domains)
 
 
-def save_model(
-    model: XVLA, folder: Path, *, layout: Layout = "official", dtype: torch.dtype | None = None
-) -> None:
+def save_model(model: XVLA, folder: Path, *, layout: Layout = "official", dtype: torch.dtype | None = None) -> None:
     """Write `config.json` and `model.safetensors` in a public layout (one alias of the tied embedding)."""
     folder.mkdir(parents=True, exist_ok=True)
     alias = EMBED if layout == "official" else SHARED
@@ -215,6 +211,4 @@ def save_model(
     if layout != "lerobot":
         tensors[from_native(LOGITS_BIAS, layout)] = torch.zeros(1, int(model.config.florence["vocab_size"]))
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-    (folder / "config.json").write_text(
-        json.dumps(model.config.raw, indent=2, sort_keys=True) + "\n", encoding="utf-8"
-    )
+    (folder / "config.json").write_text(json.dumps(model.config.raw, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -94,13 +94,9 @@ class XVLAConfig:
 
         mode = str(get("action_mode")).lower()
         if mode not in SPACES:
-            raise XvlaError(
-                "unknown action space", file=file, field="action_mode", found=mode, allowed=sorted(SPACES)
-            )
+            raise XvlaError("unknown action space", file=file, field="action_mode", found=mode, allowed=sorted(SPACES))
         real = int(data.get("real_action_dim") or _output_width(data) or 20)
-        space = action_space(
-            mode, dim=int(data.get("max_action_dim", 20)), real_dim=real if mode == "auto" else 20
-        )
+        space = action_space(mode, dim=int(data.get("max_action_dim", 20)), real_dim=real if mode == "auto" else 20)
         proprio = int(data.get("max_state_dim", space.dim)) if lerobot else space.dim
         config = cls(
             hidden_size=int(get("hidden_size")),
@@ -118,9 +114,7 @@ class XVLAConfig:
             dim_proprio=proprio,
             real_action_dim=space.real_dim,
             num_views=int(data.get("num_image_views") or data.get("num_views") or 3),
-            language_max_length=int(
-                data.get("tokenizer_max_length") or data.get("language_max_length") or 50
-            ),
+            language_max_length=int(data.get("tokenizer_max_length") or data.get("language_max_length") or 50),
             rotation_layout=str(data.get("rotation_layout", "rot6d_interleaved")),
             florence=dict(get("florence_config")),
             form="lerobot" if lerobot else "official",

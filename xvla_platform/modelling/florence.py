@@ -33,9 +33,7 @@ def florence_config(microsoft: dict[str, Any]) -> Any:
     temporal = vision.pop("visual_temporal_embedding", None) or {}
     vision.setdefault("max_position_embeddings", position.get("max_pos_embeddings", 50))
     vision.setdefault("max_temporal_embeddings", temporal.get("max_temporal_embeddings", 100))
-    text = {
-        k: v for k, v in microsoft["text_config"].items() if k not in ("transformers_version", "torch_dtype")
-    }
+    text = {k: v for k, v in microsoft["text_config"].items() if k not in ("transformers_version", "torch_dtype")}
     # The decoder is deleted below; one layer of it is enough to build.
     text |= {"model_type": "bart", "decoder_layers": 1, "decoder_ffn_dim": 8}
     return Florence2Config(
@@ -54,12 +52,10 @@ def build_florence(microsoft: dict[str, Any]) -> nn.Module:
 
 def image_features(vlm: nn.Module, pixels: Tensor) -> Tensor:
     """[n, 3, H, W] normalised images → [n, N, D]: one pooled token, then the grid row by row."""
-    return vlm.multi_modal_projector(vlm.vision_tower(pixels).last_hidden_state)  # type: ignore[operator, union-attr]
+    return vlm.multi_modal_projector(vlm.vision_tower(pixels).last_hidden_state)  # type: ignore[operator]
 
 
-def encode(
-    vlm: nn.Module, *, input_ids: Tensor, pixel_values: Tensor, image_mask: Tensor
-) -> tuple[Tensor, Tensor]:
+def encode(vlm: nn.Module, *, input_ids: Tensor, pixel_values: Tensor, image_mask: Tensor) -> tuple[Tensor, Tensor]:
     """Florence-2's part of one forward pass.
 
     Args:

@@ -44,11 +44,8 @@ def losses(space: ActionSpace, predicted: Tensor, target: Tensor) -> dict[str, T
     terms: dict[str, Tensor] = {}
     for field in space.fields:
         p, a = predicted[..., field.start : field.stop], target[..., field.start : field.stop]
-        if field.loss == "bce":
-            value = F.binary_cross_entropy_with_logits(p, a)
-        else:
-            value = F.mse_loss(p, a)
-        value = field.weight * value
+        error = F.binary_cross_entropy_with_logits if field.loss == "bce" else F.mse_loss
+        value = field.weight * error(p, a)
         terms[field.loss_name] = terms[field.loss_name] + value if field.loss_name in terms else value
     return terms
 

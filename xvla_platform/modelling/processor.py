@@ -124,9 +124,7 @@ def _tokenizer(folder: Path, repo: str) -> Any:
         tokenizer = Tokenizer.from_file(str(path))
     elif vocabulary.is_file() and merges.is_file():
         bpe = ByteLevelBPETokenizer(str(vocabulary), str(merges))
-        bpe.post_processor = RobertaProcessing(
-            ("</s>", 2), ("<s>", 0), trim_offsets=True, add_prefix_space=False
-        )
+        bpe.post_processor = RobertaProcessing(("</s>", 2), ("<s>", 0), trim_offsets=True, add_prefix_space=False)
         tokenizer = bpe._tokenizer
     else:
         tokenizer = _hub_tokenizer(repo)

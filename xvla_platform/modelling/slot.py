@@ -74,16 +74,24 @@ def _parent(model: XVLA, name: str) -> tuple[nn.Module, str]:
     return model.get_submodule(path), last
 
 
+def table(model: XVLA, name: str) -> Tensor:
+    """The weight of a per-domain table [num_domains, D], by module name."""
+    weight = model.get_submodule(name).weight
+    assert isinstance(weight, Tensor)
+    return weight
+
+
 def read_rows(model: XVLA, domain_id: int) -> dict[str, Tensor]:
     """Copies of a domain's five rows, by table module name."""
-    return {name: model.get_submodule(name).weight.data[domain_id].clone() for name in SLOT_MODULES}  # type: ignore[operator, union-attr]
+    return {name: table(model, name).data[domain_id].clone() for name in SLOT_MODULES}
 
 
 @torch.no_grad()
 def write_rows(model: XVLA, domain_id: int, rows: Mapping[str, Tensor]) -> None:
     """Overwrite a domain's five rows."""
     for name in SLOT_MODULES:
-        model.get_submodule(name).weight[domain_id] = rows[name].to(model.get_submodule(name).weight)  # type: ignore[operator, union-attr, index, call-overload]
+        weight = table(model, name)
+        weight[domain_id] = rows[name].to(weight)
 
 
 def mean_rows(model: XVLA, domain_ids: list[int]) -> dict[str, Tensor]:
@@ -97,9 +105,7 @@ def random_rows(model: XVLA, seed: int) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     rows: dict[str, Tensor] = {}
     for name in SLOT_MODULES:
-        weight = model.get_submodule(name).weight
-        assert isinstance(weight, Tensor)
-        count, size = weight.shape
+        count, size = table(model, name).shape
         if name.endswith("soft_prompt_hub"):
             rows[name] = torch.randn(size, generator=generator) * 0.02
         elif name.endswith(".fc"):

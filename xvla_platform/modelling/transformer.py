@@ -83,9 +83,7 @@ class SoftPromptedTransformer(nn.Module):
         self.dim_time = config.dim_time
         self.len_soft_prompts = config.len_soft_prompts
         self.hetero = config.use_hetero_proj
-        self.blocks = nn.ModuleList(
-            Block(width, config.num_heads, config.mlp_ratio) for _ in range(config.depth)
-        )
+        self.blocks = nn.ModuleList(Block(width, config.num_heads, config.mlp_ratio) for _ in range(config.depth))
         self.vlm_proj = visual_projection(features, width, config.num_domains, hetero=self.hetero)
         self.aux_visual_proj = visual_projection(features, width, config.num_domains, hetero=self.hetero)
         self.pos_emb = nn.Parameter(torch.empty(1, config.max_len_seq, width))
@@ -107,7 +105,7 @@ class SoftPromptedTransformer(nn.Module):
     def set_dropout(self, rate: float) -> None:
         """Dropout of attention and MLP in training; attention without it runs fused on every device."""
         for block in self.blocks:
-            block.attn.dropout = block.mlp.dropout = rate  # type: ignore[union-attr, assignment]
+            block.attn.dropout = block.mlp.dropout = rate  # type: ignore[union-attr]
 
     def forward(
         self,

@@ -30,9 +30,7 @@ class XVLA(nn.Module):
         """Images and instruction → (vlm_features, aux_visual_inputs); shapes as in `florence.encode`."""
         if self.vlm is None:
             raise RuntimeError("this model was built for cached features: it has no encoder")
-        return florence.encode(
-            self.vlm, input_ids=input_ids, pixel_values=pixel_values, image_mask=image_mask
-        )
+        return florence.encode(self.vlm, input_ids=input_ids, pixel_values=pixel_values, image_mask=image_mask)
 
     def predict(
         self,
