@@ -7,6 +7,7 @@ artifact → reload it → same chunk for the same seed, or fail → register.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -116,6 +117,7 @@ def adapt(setting: Setting, *, resume: bool = False) -> Adaptation:
     )
     adaptation = register(setting.workspace, finished)
     run.update(status="finished", adaptation=adaptation.label)
+    run.clean()
     return adaptation
 
 
@@ -132,6 +134,7 @@ def _load(setting: Setting) -> Loaded:
             record=record,
             processor=processor,
             model=model,
+            scratch=setting.run.scratch,
             progress=setting.progress,
         )
         for name, (episodes, samples) in split_samples(
@@ -181,7 +184,7 @@ def _run_stage(
             accelerator=setting.accelerator,
             folder=run.folder,
             observer=setting.observer,
-            validate=_validator(loaded, stage, domain, reference),
+            validate=_validator(loaded, stage, domain, reference, run.scratch),
             save_every=min(50, stage.eval_every),
         )
         run_stage(job, snapshot if snapshot is not None and snapshot.stage == index else None)
@@ -191,7 +194,7 @@ def _run_stage(
         parameter.requires_grad_(False)
     close_slot(model, slot)
     if stage.trains_vlm:
-        loaded.splits["test"] = _encoded_again(loaded, loaded.splits["test"])
+        loaded.splits["test"] = _encoded_again(loaded, loaded.splits["test"], run.scratch)
 
 
 @torch.no_grad()
@@ -202,9 +205,9 @@ def _put_back(model: XVLA, stage: Stage, tensors: Mapping[str, Tensor]) -> None:
         trainable.parameter.copy_(tensors[trainable.name])
 
 
-def _encoded_again(loaded: Loaded, split: Split) -> Split:
+def _encoded_again(loaded: Loaded, split: Split, scratch: Path) -> Split:
     """A split's features under the encoder as it is now."""
-    features = encode_source(loaded.model, split.source, loaded.processor)
+    features = encode_source(loaded.model, split.source, loaded.processor, scratch / "again")
     return replace(split, source=replace(split.source, features=features))
 
 
@@ -246,7 +249,9 @@ def _instructions(source: Source) -> NDArray[Any]:
     return labels[source.instruction_of.numpy()]
 
 
-def _validator(loaded: Loaded, stage: Stage, domain: int, reference: Mapping[str, float]) -> Callable[[], float]:
+def _validator(
+    loaded: Loaded, stage: Stage, domain: int, reference: Mapping[str, float], scratch: Path
+) -> Callable[[], float]:
     """The validation error: mean over fields of error / the mean action's error, on evenly spaced frames."""
     full = loaded.splits["validation"].source
     rows = np.unique(np.linspace(0, len(full) - 1, VALIDATION_SAMPLES).astype(int))
@@ -262,7 +267,9 @@ def _validator(loaded: Loaded, stage: Stage, domain: int, reference: Mapping[str
     )
 
     def error() -> float:
-        features = encode_source(loaded.model, part, loaded.processor) if stage.trains_vlm else part.features
+        features = part.features
+        if stage.trains_vlm:
+            features = encode_source(loaded.model, part, loaded.processor, scratch / "validation-now")
         assert features is not None
         predicted = predict_chunks(
             loaded.model, features=features, proprio=part.proprio, domain_id=domain, seed=EVAL_SEED

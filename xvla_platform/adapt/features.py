@@ -4,10 +4,14 @@ The domain never enters Florence-2, so while it is frozen its features are const
 slot, or LoRA inside the policy transformer, read them from memory and never run the encoder again.
 """
 
+from pathlib import Path
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from xvla_platform.adapt.arrays import allocate
 from xvla_platform.adapt.sources import Progress, Source, pixels
 from xvla_platform.modelling.processor import Processor
 from xvla_platform.modelling.xvla import XVLA
@@ -15,28 +19,20 @@ from xvla_platform.modelling.xvla import XVLA
 ENCODE_BATCH = 32
 
 
-def feature_bytes(model: XVLA, source: Source, processor: Processor) -> int:
-    """Size of a source's features in float32 bytes."""
-    stride = 32
-    tokens = (processor.size[0] // stride) * (processor.size[1] // stride) + 1
-    width = int(model.config.florence["projection_dim"])
-    return len(source) * (tokens * source.num_views + source.tokens.shape[1]) * width * 4
-
-
 @torch.no_grad()
 def encode_source(
-    model: XVLA, source: Source, processor: Processor, progress: Progress | None = None
+    model: XVLA, source: Source, processor: Processor, scratch: Path, progress: Progress | None = None
 ) -> tuple[Tensor, Tensor]:
     """(vlm_features [N, ...], aux_visual_inputs [N, ...]) of every sample, in sample order, on the CPU.
 
-    The batches are the same whatever else runs, so a rebuilt cache has the same bits.
+    The batches are the same whatever else runs, so a rebuilt cache has the same bits. What exceeds the memory
+    budget is mapped from files in the folder `scratch`.
     """
     assert source.frames is not None
     device = next(model.parameters()).device
     training = model.training
     model.eval()
-    vlm: list[Tensor] = []
-    auxiliary: list[Tensor] = []
+    cache: list[NDArray[np.float32]] = []
     for start in range(0, len(source), ENCODE_BATCH):
         rows = np.arange(start, min(start + ENCODE_BATCH, len(source)))
         mask = torch.zeros(len(rows), source.num_views, dtype=torch.bool)
@@ -47,9 +43,14 @@ def encode_source(
                 pixel_values=pixels(source.frames[rows], processor, source.num_views).to(device),
                 image_mask=mask.to(device),
             )
-        vlm.append(features[0].float().cpu())
-        auxiliary.append(features[1].float().cpu())
+        if not cache:
+            cache = [
+                allocate((len(source), *part.shape[1:]), np.float32, scratch / f"{source.name}-{kind}.npy")
+                for kind, part in zip(("vlm", "aux"), features, strict=True)
+            ]
+        for out, part in zip(cache, features, strict=True):
+            out[rows] = part.float().cpu().numpy()
         if progress is not None:
             progress(len(rows))
     model.train(training)
-    return torch.cat(vlm), torch.cat(auxiliary)
+    return torch.from_numpy(cache[0]), torch.from_numpy(cache[1])

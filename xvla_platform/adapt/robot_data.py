@@ -6,9 +6,11 @@ initialisation sees training episodes only.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
+from xvla_platform.adapt.arrays import allocate
 from xvla_platform.adapt.features import encode_source
 from xvla_platform.adapt.sources import Progress, Source, build_source, decode_frames, frames_shape
 from xvla_platform.data.binding import Binding
@@ -50,10 +52,11 @@ def load_split(
     record: EmbodimentRecord,
     processor: Processor,
     model: XVLA,
+    scratch: Path,
     progress: Callable[[str, int], Progress] | None = None,
 ) -> Split:
-    """Decode a split's frames and encode each of them once."""
-    frames = np.empty(frames_shape(samples, processor), dtype=np.uint8)
+    """Decode a split's frames and encode each of them once; what exceeds memory goes to `scratch`."""
+    frames = allocate(frames_shape(samples, processor), np.uint8, scratch / f"{name}-frames.npy")
     decode_frames(samples, processor, frames, progress(f"decode {name}", len(samples)) if progress else None)
     source = build_source(
         samples,
@@ -64,5 +67,5 @@ def load_split(
         config=model.config,
     )
     advance = progress(f"encode {name}", len(samples)) if progress else None
-    source = replace(source, features=encode_source(model, source, processor, advance))
+    source = replace(source, features=encode_source(model, source, processor, scratch / name, advance))
     return Split(name=name, episodes=tuple(episodes), samples=samples, source=source)

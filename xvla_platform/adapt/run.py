@@ -6,6 +6,7 @@ finished stage, the weights it left. A run that was interrupted is continued fro
 
 import json
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,16 @@ class Run:
         data = read_json(self.folder / STATE)
         data["state"] |= changes
         write_json(self.folder / STATE, data)
+
+    @property
+    def scratch(self) -> Path:
+        """For what does not fit into memory; can be rebuilt, so a finished run leaves none."""
+        return self.folder / "scratch"
+
+    def clean(self) -> None:
+        """Remove what only a resumed run would need: the scratch files and the checkpoints."""
+        for name in ("scratch", "checkpoints"):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
 
     def save_stage(self, index: int, tensors: Mapping[str, Tensor]) -> None:
         """Keep the weights that a finished stage left."""

@@ -1,5 +1,6 @@
 """`xvla adapt`: from a registered robot to a registered adaptation."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import click
 
 from xvla_platform.cli.output import common_options, done, say, table
 from xvla_platform.cli.results import results_table
+from xvla_platform.errors import XvlaError
 
 
 @click.command(short_help="Teach the base a registered robot.")
@@ -54,6 +56,10 @@ def adapt(
     from xvla_platform.platform.records import load_embodiment, plugin_folder
     from xvla_platform.platform.workspace import Workspace
 
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise XvlaError(
+            "`xvla adapt` runs in one process", field="WORLD_SIZE", found=os.environ["WORLD_SIZE"], allowed="1"
+        )
     place = Workspace.find(workspace)
     record = load_embodiment(place, embodiment)
     if base_name is not None and base_name != record.base.id:
@@ -80,8 +86,6 @@ def adapt(
         return
     run = run or start_run(root, record, plan)
     adaptation = _run(place, record, base, reader, statistics_of(place, embodiment), run, resume)
-    if adaptation is None:
-        return
     from xvla_platform.platform.files import read_json
 
     results = read_json(adaptation.folder / "metrics.json")

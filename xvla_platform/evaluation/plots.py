@@ -1,5 +1,6 @@
 """Pictures of an adaptation: predicted against recorded trajectories, and the training curves."""
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,8 +61,7 @@ def plot_trajectories(
     figure.legend(handles=handles, loc="upper right", fontsize=9, frameon=False, ncols=3)
     figure.suptitle(title, x=0.02, ha="left", fontsize=12)
     figure.tight_layout(rect=(0, 0, 1, 0.96))
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    _save(figure, path)
 
 
 def plot_curves(path: Path, lines: Sequence[Mapping[str, Any]], title: str) -> None:
@@ -97,5 +97,15 @@ def plot_curves(path: Path, lines: Sequence[Mapping[str, Any]], title: str) -> N
         axis.grid(alpha=0.3)
     figure.suptitle(title, x=0.02, ha="left", fontsize=12)
     figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    _save(figure, path)
+
+
+def _save(figure: Any, path: Path) -> None:
+    """Write a PNG of 128 colours: pictures travel inside adaptations, which stay under a megabyte."""
+    from matplotlib import pyplot as plt
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=100, format="png")
     plt.close(figure)
+    Image.open(buffer).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(path, format="PNG", optimize=True)

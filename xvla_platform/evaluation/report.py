@@ -5,6 +5,7 @@ beside the ones recorded when it was made. Without the dataset, the example obse
 answered again and compared.
 """
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,11 +54,13 @@ def measure(
         record=record,
         processor=policy.processor,
         model=policy.model,
+        scratch=picture.parent / "scratch",
         progress=progress,
     )
     source = split.source
     assert source.features is not None
     predicted = policy.chunks_from_features(source.features, source.proprio, seed=int(results["eval_seed"]))
+    shutil.rmtree(picture.parent / "scratch", ignore_errors=True)
     target = source.action.numpy()
     chosen = np.unique(np.linspace(0.05 * len(samples), 0.85 * len(samples), SHOWN_FRAMES).astype(int))
     picture.parent.mkdir(parents=True, exist_ok=True)
