@@ -83,8 +83,8 @@ def test_recorded_state_is_the_simulators_pose_by_hand(env: TableEnvironment) ->
 
 
 def test_a_layout_gives_a_successful_episode_for_every_cube(env: TableEnvironment) -> None:
-    first = record_layout(env, 5)
-    again = record_layout(env, 5)
+    first = record_layout(env, 5, per_scene=3)
+    again = record_layout(env, 5, per_scene=3)
     assert len(first.episodes) == 3
     assert len({episode.task.split()[-2] for episode in first.episodes}) == 3
     for one, two in zip(first.episodes, again.episodes, strict=True):
@@ -111,7 +111,7 @@ def test_a_recording_is_read_back_and_ignores_the_worker_count(env: TableEnviron
     assert (plugin / "demonstrations" / "contact_sheet.png").is_file()
     reader = open_lerobot(plugin / "demonstrations")
     check_dataset(reader, env.setup.spec)
-    expected = record_layout(env, 5).episodes[0]
+    expected = record_layout(env, 5, per_scene=3).episodes[0]
     columns = reader.columns(0, ["observation.state", "action"])
     np.testing.assert_allclose(columns["observation.state"], expected.states, atol=1e-3)
     np.testing.assert_allclose(columns["action"], expected.actions, atol=1e-3)
@@ -123,7 +123,7 @@ def test_a_recording_is_read_back_and_ignores_the_worker_count(env: TableEnviron
 
 def test_recorded_actions_replay(env: TableEnvironment) -> None:
     """The dataset's action vectors alone, sent back through the robot's convention, lift the cube."""
-    episode = record_layout(env, 1000).episodes[1]
+    episode = record_layout(env, 1000, per_scene=3).episodes[1]
     rng = np.random.default_rng(1000)
     layout = sample_layout(rng, env.setup.sim.min_separation)
     env.place(layout, env.sample_arm(rng)[1], layout.colours[1], episode.task)

@@ -16,6 +16,7 @@ def run(
     plugin: str,
     *,
     episodes: int,
+    per_scene: int,
     still_scenes: int | None,
     seed: int,
     workers: int,
@@ -44,7 +45,13 @@ def run(
 
         if still_scenes is None:
             summary = record_demonstrations(
-                plugin, episodes=episodes, seed=seed, workers=workers, overwrite=overwrite, progress=advance
+                plugin,
+                episodes=episodes,
+                per_scene=per_scene,
+                seed=seed,
+                workers=workers,
+                overwrite=overwrite,
+                progress=advance,
             )
         else:
             summary = record_still_scenes(

@@ -1,4 +1,4 @@
-"""Episodes of one scene: the same layout once for every cube in it."""
+"""Episodes of one scene: the same layout once for every cube that is asked for."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ class _Trace:
     images: list[dict[str, Image]]
 
 
-def record_layout(env: TableEnvironment, seed: int) -> LayoutResult:
-    """Record one successful episode for each cube of the layout drawn from ``seed``.
+def record_layout(env: TableEnvironment, seed: int, per_scene: int) -> LayoutResult:
+    """Record one successful episode for each of the first ``per_scene`` cubes of the layout drawn from ``seed``.
 
     A failed attempt is repeated with other disturbances, at most three times; a layout in which one cube resists
     is dropped as a whole, because its episodes are meant to differ in the instruction alone.
@@ -58,7 +58,7 @@ def record_layout(env: TableEnvironment, seed: int) -> LayoutResult:
     angles = env.sample_arm(rng)[1]
     episodes: list[Episode] = []
     attempts = successes = 0
-    for colour in layout.colours:
+    for colour in layout.colours[:per_scene]:
         for _ in range(ATTEMPTS):
             attempts += 1
             env.place(layout, angles, colour, sample_instruction(rng, colour))

@@ -16,6 +16,7 @@ def register_commands(cli: click.Group) -> None:
 @click.command(short_help="Record demonstrations of a simulated robot (extra: sim).")
 @click.argument("plugin", type=click.Path())
 @click.option("--episodes", type=int, default=60, show_default=True, help="How many demonstrations.")
+@click.option("--per-scene", type=int, default=3, show_default=True, help="Cubes of one scene to be picked in turn.")
 @click.option("--still-scenes", type=int, default=None, help="Record this many motionless scenes instead (grounding).")
 @click.option("--seed", type=int, default=0, show_default=True, help="Scene i is drawn from seed + i.")
 @click.option("--workers", type=int, default=1, show_default=True, help="Processes; the result is the same.")
@@ -24,6 +25,7 @@ def register_commands(cli: click.Group) -> None:
 def record(
     plugin: str,
     episodes: int,
+    per_scene: int,
     still_scenes: int | None,
     seed: int,
     workers: int,
@@ -39,6 +41,7 @@ def record(
     run(
         plugin,
         episodes=episodes,
+        per_scene=per_scene,
         still_scenes=still_scenes,
         seed=seed,
         workers=workers,

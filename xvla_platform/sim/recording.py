@@ -64,6 +64,7 @@ def record_demonstrations(
     plugin: str | Path,
     *,
     episodes: int,
+    per_scene: int = CUBES,
     seed: int = 0,
     workers: int = 1,
     overwrite: bool = False,
@@ -71,9 +72,11 @@ def record_demonstrations(
 ) -> RecordingSummary:
     """Record ``episodes`` expert demonstrations into the plugin's ``dataset.path``.
 
-    Scene i is drawn from ``seed + i``; every scene gives one episode for each of its three cubes, in consecutive
-    episode indices.
+    Scene i is drawn from ``seed + i`` and gives one episode for each of ``per_scene`` of its three cubes, in
+    consecutive episode indices: three teach that the words decide, one is what a person would record.
     """
+    if not 1 <= per_scene <= CUBES:
+        raise XvlaError("out of range", field="per-scene", found=per_scene, allowed=f"1 to {CUBES}")
     setup = load_setup(plugin)
     if setup.spec.dataset.path is None:
         raise XvlaError("the plugin's dataset is not a folder", file=setup.folder, field="dataset.path")
@@ -81,6 +84,7 @@ def record_demonstrations(
         setup,
         setup.folder / setup.spec.dataset.path,
         still=False,
+        per_scene=per_scene,
         episodes=_positive("episodes", episodes),
         seed=seed,
         workers=_positive("workers", workers),
@@ -104,6 +108,7 @@ def record_still_scenes(
         setup,
         setup.folder / STILL_FOLDER,
         still=True,
+        per_scene=CUBES,
         episodes=CUBES * _positive("still-scenes", layouts),
         seed=seed,
         workers=_positive("workers", workers),
@@ -123,6 +128,7 @@ def _record(
     root: Path,
     *,
     still: bool,
+    per_scene: int,
     episodes: int,
     seed: int,
     workers: int,
@@ -144,17 +150,17 @@ def _record(
         robot_type=spec.name,
         overwrite=overwrite,
     )
-    per_job = CUBES * LAYOUTS_PER_ARM_POSE if still else CUBES
+    per_job = CUBES * LAYOUTS_PER_ARM_POSE if still else per_scene
     jobs = -(-episodes // per_job)
     sheet = ContactSheet(spec)
     begun = time.monotonic()
     attempts = successes = layouts = dropped = 0
-    with writer, _results(setup, still, seed, workers) as results:
+    with writer, _results(setup, still, per_scene, seed, workers) as results:
         for done, result in enumerate(results):
             attempts += result.attempts
             successes += result.successes
             dropped += not result.episodes
-            layouts += len(result.episodes) // CUBES
+            layouts += len(result.episodes) // per_scene
             for episode in result.episodes[: episodes - writer.total_episodes]:
                 _add(writer, setup, episode)
                 sheet.add(episode)
@@ -205,24 +211,24 @@ def _start_worker(folder: str) -> None:
     _environment = TableEnvironment(load_setup(folder))
 
 
-def _run(seed: int, still: bool) -> LayoutResult:
+def _run(seed: int, still: bool, per_scene: int) -> LayoutResult:
     assert _environment is not None
-    return _one(_environment, seed, still)
+    return _one(_environment, seed, still, per_scene)
 
 
-def _one(env: TableEnvironment, seed: int, still: bool) -> LayoutResult:
+def _one(env: TableEnvironment, seed: int, still: bool, per_scene: int) -> LayoutResult:
     if still:
         return LayoutResult(still_layouts(env, seed), 0, 0)
-    return record_layout(env, seed)
+    return record_layout(env, seed, per_scene)
 
 
 @contextmanager
-def _results(setup: SimSetup, still: bool, seed: int, workers: int) -> Iterator[Iterator[LayoutResult]]:
+def _results(setup: SimSetup, still: bool, per_scene: int, seed: int, workers: int) -> Iterator[Iterator[LayoutResult]]:
     """An endless stream of results in seed order, whoever computed them."""
     if workers == 1:
         env = TableEnvironment(setup)
         try:
-            yield (_one(env, s, still) for s in _count(seed))
+            yield (_one(env, s, still, per_scene) for s in _count(seed))
         finally:
             env.close()
         return
@@ -231,16 +237,16 @@ def _results(setup: SimSetup, still: bool, seed: int, workers: int) -> Iterator[
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(str(setup.folder),))
     try:
-        yield _ordered(pool, still, seed, workers)
+        yield _ordered(pool, still, per_scene, seed, workers)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _ordered(pool: ProcessPoolExecutor, still: bool, seed: int, workers: int) -> Iterator[LayoutResult]:
+def _ordered(pool: ProcessPoolExecutor, still: bool, per_scene: int, seed: int, workers: int) -> Iterator[LayoutResult]:
     # A window bounds the memory: a finished scene holds tens of megabytes of images.
     waiting: deque[Future[LayoutResult]] = deque()
     for s in _count(seed):
-        waiting.append(pool.submit(_run, s, still))
+        waiting.append(pool.submit(_run, s, still, per_scene))
         if len(waiting) > 3 * workers:
             yield waiting.popleft().result()
 
