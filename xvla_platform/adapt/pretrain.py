@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from accelerate import Accelerator
 from numpy.typing import NDArray
 
 from xvla_platform.adapt.loop import Job, Observer, run_stage
+from xvla_platform.adapt.plans import BASE_PLANS
 from xvla_platform.adapt.snapshot import load_newest
 from xvla_platform.adapt.sources import Progress, Source, build_source, decode_frames, frames_shape
 from xvla_platform.adapt.tokenizer import train_tokenizer
@@ -181,3 +183,6 @@ def _write_base(model: XVLA, staging: Path, recipe: PretrainRecipe, recipe_file:
             if file.name != "config.json":
                 shutil.copy2(file, build / file.name)
         write_text(build / RECIPE, recipe_file.read_text(encoding="utf-8"))
+        if recipe.adaptation:
+            stages = {name: stage.model_dump(mode="json") for name, stage in recipe.adaptation.items()}
+            write_text(build / BASE_PLANS, yaml.safe_dump(stages, sort_keys=False))

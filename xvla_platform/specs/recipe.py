@@ -37,6 +37,7 @@ class PretrainRecipe(StrictModel):
         model: `config.json` of the base, in the official form.
         image_size: Model input (height, width).
         vocabulary: Size of the byte-level BPE tokenizer trained on the instructions.
+        adaptation: Stages that suit this base (`prompt`, `lora`, `full`), shipped with it as `adaptation.yaml`.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -48,6 +49,7 @@ class PretrainRecipe(StrictModel):
     model: dict[str, Any]
     domains: tuple[Domain, ...] = Field(min_length=1)
     phases: tuple[Phase, ...] = Field(min_length=1)
+    adaptation: dict[Literal["prompt", "lora", "full"], Stage] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _rules(self) -> Self:
