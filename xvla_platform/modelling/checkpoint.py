@@ -86,7 +86,7 @@ def weight_files(folder: Path) -> list[Path]:
         )
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise XvlaError(f"is not a shard index: {error}", file=index) from None
     for name in names:
         if not (folder / name).is_file() or Path(name).name != name:

@@ -76,6 +76,15 @@ class XVLAConfig:
     @classmethod
     def from_dict(cls, data: dict[str, Any], file: Path | str = "config.json") -> Self:
         """Read either public form; a missing or impossible value is an `XvlaError`."""
+        if not isinstance(data, dict):
+            raise XvlaError("is not the configuration of an X-VLA model", file=file)
+        try:
+            return cls._read(data, file)
+        except (TypeError, ValueError) as error:
+            raise XvlaError(f"holds a value of the wrong kind: {error}", file=file) from None
+
+    @classmethod
+    def _read(cls, data: dict[str, Any], file: Path | str) -> Self:
         lerobot = data.get("type") == "xvla"
         if not lerobot and data.get("model_type") != "xvla":
             raise XvlaError(
