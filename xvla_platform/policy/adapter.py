@@ -121,29 +121,38 @@ def read_adapter(folder: Path) -> Adapter:
     for key, tensor in tensors.items():
         name = key.removeprefix(_PREFIX)
         if name.endswith(_DELTA):
-            rows[name.removesuffix(f".{_DELTA}").removesuffix(".token_adapter")] = tensor[0]
+            rows[name.removesuffix(f".{_DELTA}").removesuffix(".token_adapter")] = tensor
         else:
             lora[name] = tensor
-    spec = None
-    if config.get("peft_type") == "LORA":
+    spec, domain_id = _read_config(config, folder / CONFIG)
+    missing = [name for name in SLOT_MODULES if name not in rows]
+    extra = sorted(set(rows) - set(SLOT_MODULES)) or (sorted(lora) if spec is None else [])
+    several = [name for name, row in rows.items() if row.ndim != 2 or row.shape[0] != 1]
+    if missing or extra or several:
+        raise XvlaError(
+            "is not one slot of an X-VLA base",
+            file=folder / WEIGHTS,
+            found=f"missing {missing or 'nothing'}, unexpected {extra[:2] or several[:2] or 'nothing'}",
+        )
+    return Adapter(domain_id=domain_id, rows={name: row[0] for name, row in rows.items()}, lora=lora, lora_spec=spec)
+
+
+def _read_config(config: Any, file: Path) -> tuple[LoraSpec | None, int]:
+    """LoRA settings, if any, and the row that `adapter_config.json` speaks of."""
+    try:
+        if config.get("peft_type") != "LORA":
+            (domain,) = config["token_indices"]
+            return None, int(domain)
         spec = LoraSpec(
             rank=config["r"],
             alpha=config["lora_alpha"],
             dropout=config.get("lora_dropout") or 0.0,
             targets=config["target_modules"],
         )
-        indices = next(iter(config["trainable_token_indices"].values()))
-    else:
-        indices = config.get("token_indices", [])
-    missing = [name for name in SLOT_MODULES if name not in rows]
-    extra = sorted(set(rows) - set(SLOT_MODULES)) or (sorted(lora) if spec is None else [])
-    if missing or extra or len(indices) != 1:
-        raise XvlaError(
-            "is not one slot of an X-VLA base",
-            file=folder / WEIGHTS,
-            found=f"missing {missing or 'nothing'}, unexpected {extra[:2] or 'nothing'}",
-        )
-    return Adapter(domain_id=int(indices[0]), rows=rows, lora=lora, lora_spec=spec)
+        ((domain,),) = {tuple(indices) for indices in config["trainable_token_indices"].values()}
+        return spec, int(domain)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise XvlaError("is not the configuration of one slot of an X-VLA base", file=file) from None
 
 
 @torch.no_grad()
@@ -164,8 +173,10 @@ def attach(model: XVLA, adapter: Adapter, domain_id: int, file: Path) -> None:
         return
     inject_lora(model, adapter.lora_spec, seed=0)
     parameters = {name.replace(".default.", "."): p for name, p in model.named_parameters() if ".lora_" in name}
-    if set(parameters) != set(adapter.lora):
-        odd = sorted(set(parameters) ^ set(adapter.lora))
+    odd = sorted(set(parameters) ^ set(adapter.lora)) or sorted(
+        name for name, parameter in parameters.items() if parameter.shape != adapter.lora[name].shape
+    )
+    if odd:
         raise XvlaError("its LoRA does not fit this base", file=file, found=", ".join(odd[:2]))
     for name, parameter in parameters.items():
         parameter.copy_(adapter.lora[name])
