@@ -64,6 +64,9 @@ def pretrain(
     if out.exists() and not resume:
         raise XvlaError("exists already", file=out, hint="choose another --out, or remove it")
     robots = [_open(workspace, domain) for domain in recipe.domains]
+    if accelerator.is_main_process:
+        _begin(run, recipe_file, resume)
+    accelerator.wait_for_everyone()
     staging = run / "base"
     with accelerator.main_process_first():
         if not (staging / "config.json").is_file():
@@ -102,6 +105,20 @@ def pretrain(
     if accelerator.is_main_process:
         _write_base(model, staging, recipe, recipe_file, out)
     return out
+
+
+def _begin(run: Path, recipe_file: Path, resume: bool) -> None:
+    """Clear what an earlier run of that name left, or make sure that what is resumed is a run of this recipe."""
+    text, kept = recipe_file.read_text(encoding="utf-8"), run / RECIPE
+    if resume:
+        if kept.is_file() and kept.read_text(encoding="utf-8") != text:
+            raise XvlaError(
+                "the recipe changed since the interrupted run", file=recipe_file, hint="start again without --resume"
+            )
+        return
+    for path in (run / "checkpoints", run / "base", *run.glob("phase-*")):
+        shutil.rmtree(path, ignore_errors=True)
+    write_text(kept, text)
 
 
 def _open(workspace: Workspace, domain: Domain) -> Robot:

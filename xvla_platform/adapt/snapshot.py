@@ -57,14 +57,13 @@ def save_snapshot(
 ) -> Path:
     """Write `folder/stage-S-step-N/` atomically and drop all but the newest two."""
     final = folder / f"stage-{stage}-step-{step:08d}"
-    if final.exists():
-        return final
     tensors = {f"current/{t.name}": t.parameter.detach().cpu().contiguous() for t in trainables}
     tensors |= {f"best/{name}": tensor.cpu().contiguous() for name, tensor in best.items()}
     for trainable in trainables:
         for key, value in optimizer.state.get(trainable.parameter, {}).items():
             tensors[f"moments/{trainable.name}.{key}"] = value.detach().cpu().contiguous()
-    with atomic_folder(final) as build:
+    # One of that step may exist already: damaged, so that the run went on from the one before it.
+    with atomic_folder(final, replace=True) as build:
         save_file(tensors, build / "tensors.safetensors")
         record = {
             "schema_version": 1,
