@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 import yaml
 from numpy.typing import NDArray
 
+from xvla_platform.adapt.features import ENCODE_BATCH, encode_source
 from xvla_platform.adapt.initialise import Initialisation
 from xvla_platform.adapt.robot_data import Split
+from xvla_platform.adapt.sources import take
 from xvla_platform.data.binding import Binding
 from xvla_platform.errors import RefusedError
 from xvla_platform.evaluation.plots import plot_curves, plot_trajectories
@@ -170,6 +173,10 @@ def _reloaded(folder: Path, done: Finished) -> Policy:
     policy = load_policy(folder, base=done.base, device=next(done.model.parameters()).device)
     source = done.test.source
     assert source.features is not None
+    part = take(source, np.arange(min(ENCODE_BATCH, len(source))))
+    for was, now_ in zip(source.features, encode_source(policy.model, part, policy.processor, folder), strict=True):
+        if not torch.equal(was[: len(part)], now_):
+            raise RefusedError("the written adaptation encodes images differently from the trained one", file=folder)
     again = policy.chunks_from_features(source.features, source.proprio, seed=done.eval_seed)
     if not np.array_equal(again, done.adapted):
         difference = float(np.abs(again - done.adapted).max())

@@ -24,7 +24,7 @@ from xvla_platform.adapt.loop import Job, Observer, run_stage
 from xvla_platform.adapt.robot_data import Split, load_split, split_samples
 from xvla_platform.adapt.run import Run, read_lines
 from xvla_platform.adapt.snapshot import Snapshot, load_newest
-from xvla_platform.adapt.sources import Progress, Source
+from xvla_platform.adapt.sources import Progress, Source, take
 from xvla_platform.adapt.trainables import select_trainables
 from xvla_platform.data.binding import Binding
 from xvla_platform.data.reader import DatasetReader
@@ -255,16 +255,7 @@ def _validator(
     """The validation error: mean over fields of error / the mean action's error, on evenly spaced frames."""
     full = loaded.splits["validation"].source
     rows = np.unique(np.linspace(0, len(full) - 1, VALIDATION_SAMPLES).astype(int))
-    assert full.features is not None
-    assert full.frames is not None
-    part = replace(
-        full,
-        proprio=full.proprio[rows],
-        action=full.action[rows],
-        instruction_of=full.instruction_of[rows],
-        frames=full.frames[rows],
-        features=(full.features[0][rows], full.features[1][rows]),
-    )
+    part = take(full, rows)
 
     def error() -> float:
         features = part.features

@@ -5,7 +5,7 @@ stage, step) alone, so that any process can draw its share and any run can be re
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -91,6 +91,18 @@ def build_source(
         instruction_of=torch.tensor([position[text] for text in instructions], dtype=torch.long),
         frames=frames,
         num_views=config.num_views,
+    )
+
+
+def take(source: Source, rows: NDArray[np.int64]) -> Source:
+    """Some rows of a source, features included where cached."""
+    return replace(
+        source,
+        proprio=source.proprio[rows],
+        action=source.action[rows],
+        instruction_of=source.instruction_of[rows],
+        frames=None if source.frames is None else source.frames[rows],
+        features=None if source.features is None else (source.features[0][rows], source.features[1][rows]),
     )
 
 

@@ -82,3 +82,14 @@ class AdaptationPlan(StrictModel):
     name: str = Field(min_length=1)
     seed: int = Field(default=0, ge=0)
     stages: tuple[Stage, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _order(self) -> Self:
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) < len(names):
+            raise ValueError(f"stage names must be unique, found {', '.join(names)}")
+        if sum(stage.lora is not None for stage in self.stages) > 1:
+            raise ValueError("at most one stage can add LoRA")
+        if any(s.lora for s in self.stages) and any({"transformer_core", "vlm"} & set(s.lr) for s in self.stages):
+            raise ValueError("LoRA and full tuning are alternatives: one plan holds one of them")
+        return self
