@@ -73,6 +73,22 @@ def test_without_the_encoder(model: XVLA, folder: Path) -> None:
     assert all(torch.equal(t, model.state_dict()[name]) for name, t in light.state_dict().items())
 
 
+def test_a_trunk_alone_replaces_the_trunk(model: XVLA, folder: Path, tmp_path: Path) -> None:
+    """What was tuned without the encoder is saved without it, and takes its place over the base; alone it is no base."""
+    trunk = load_model(folder, with_vlm=False)
+    with torch.no_grad():
+        trunk.transformer.pos_emb.add_(1.0)
+    save_model(trunk, tmp_path / "trunk")
+    assert all(key.startswith("transformer.") for key in load_file(tmp_path / "trunk" / WEIGHTS))
+    whole = load_model(folder)
+    load_into(whole, tmp_path / "trunk")
+    for name, tensor in whole.state_dict().items():
+        source = trunk if name.startswith("transformer.") else model
+        assert torch.equal(tensor, source.state_dict()[name]), name
+    with pytest.raises(XvlaError, match="missing tensor.*vlm"):
+        load_model(tmp_path / "trunk")
+
+
 def shards(folder: Path) -> None:
     """Split the weights into three files with an index."""
     tensors = load_file(folder / WEIGHTS)

@@ -67,9 +67,12 @@ def load_model(
 
 
 def load_into(model: XVLA, folder: Path) -> None:
-    """Replace the weights of an existing model by a folder's (full-tuned adaptations)."""
+    """Replace the weights of an existing model by a folder's (full-tuned adaptations).
+
+    A folder without a single tensor of Florence-2, whose stages left it frozen, leaves the model's own in place.
+    """
     device = next(model.parameters()).device
-    _fill(model, folder, device)
+    _fill(model, folder, device, vlm_optional=True)
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -94,7 +97,7 @@ def weight_files(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def _fill(model: XVLA, folder: Path, device: torch.device) -> None:
+def _fill(model: XVLA, folder: Path, device: torch.device, *, vlm_optional: bool = False) -> None:
     files = weight_files(folder)
     try:
         layout = detect_layout(key for file in files for key in _keys(file))
@@ -124,6 +127,8 @@ def _fill(model: XVLA, folder: Path, device: torch.device) -> None:
     except SafetensorError as error:
         raise XvlaError(f"is damaged: {error}", file=files[0], hint="fetch the checkpoint again") from None
     _tie_embeddings(model, seen)
+    if vlm_optional and not any(name.startswith("vlm.") for name in seen):
+        seen.update(name for name in expected if name.startswith("vlm."))
     missing = sorted(expected.keys() - seen)
     for fault, names in (("unexpected", sorted(unexpected)), ("missing", missing)):
         if names:
@@ -208,7 +213,7 @@ def save_model(model: XVLA, folder: Path, *, layout: Layout = "official", dtype:
         if dtype is not None and tensor.is_floating_point():
             tensor = tensor.to(dtype)
         tensors[from_native(name, layout)] = convert_tensor(name, tensor, layout).contiguous()
-    if layout != "lerobot":
+    if layout != "lerobot" and model.vlm is not None:
         tensors[from_native(LOGITS_BIAS, layout)] = torch.zeros(1, int(model.config.florence["vocab_size"]))
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(model.config.raw, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -92,7 +92,8 @@ def detect_layout(keys: Iterable[str]) -> Layout | None:
     )
     if prefixed:
         return "lerobot_vendored" if vendored else "lerobot"
-    return "official" if vendored else None
+    alone = not any(name.startswith("vlm.") for name in names)  # the policy transformer without its encoder
+    return "official" if vendored or alone else None
 
 
 def to_native(key: str, layout: Layout) -> str | None:
