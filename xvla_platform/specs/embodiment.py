@@ -33,12 +33,12 @@ class DatasetSpec(StrictModel):
 
     Attributes:
         format: Name of a registered dataset reader.
-        path: Folder, relative to the plugin folder; or
-        repo: dataset id on the Hub, at `revision`.
-        held_out: Share of episodes kept out of training (half of them choose the checkpoint, half measure
-        it). tail: What the chunk does at the end of an episode: `hold` the last target, or `shrink` the
-        horizon
-            to what is left (the rule of the public code).
+        path: Folder, relative to the plugin folder.
+        repo: Instead of `path`, a dataset id on the Hub.
+        revision: Commit, tag or branch of `repo`.
+        held_out: Share of episodes kept out of training (half of them choose the checkpoint, half measure it).
+        tail: What the chunk does at the end of an episode: `hold` the last target, or `shrink` the horizon to
+            what is left (the rule of the public code).
     """
 
     format: str = "lerobot"

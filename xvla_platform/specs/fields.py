@@ -56,8 +56,9 @@ class FieldSpec(StrictModel):
         frame: Frame in which a position or rotation is expressed.
         format: Rotation format (rotation fields only).
         arm: Which arm of a two-armed action space the field drives; a single arm is the left one.
-        open: Recorded value of an open gripper (gripper fields only); with `closed` it states polarity and
-        range. closed: Recorded value of a closed gripper.
+        open: Recorded value of an open gripper (gripper fields only); with `closed` it states polarity
+            and range.
+        closed: Recorded value of a closed gripper.
         normalization: How the value is scaled for the model; X-VLA's own convention is none.
     """
 
