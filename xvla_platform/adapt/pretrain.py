@@ -64,6 +64,7 @@ def pretrain(
     if out.exists() and not resume:
         raise XvlaError("exists already", file=out, hint="choose another --out, or remove it")
     robots = [_open(workspace, domain) for domain in recipe.domains]
+    _check(recipe, recipe_file, robots)
     if accelerator.is_main_process:
         _begin(run, recipe_file, resume)
     accelerator.wait_for_everyone()
@@ -105,6 +106,28 @@ def pretrain(
     if accelerator.is_main_process:
         _write_base(model, staging, recipe, recipe_file, out)
     return out
+
+
+def _check(recipe: PretrainRecipe, file: Path, robots: list[Robot]) -> None:
+    """Refuse a robot that the recipe's model has no row or too few views for."""
+    config = XVLAConfig.from_dict(recipe.model, file)
+    for i, robot in enumerate(robots):
+        if robot.domain.domain_id >= config.num_domains:
+            raise XvlaError(
+                "the model has no such row",
+                file=file,
+                field=f"domains[{i}].domain_id",
+                found=robot.domain.domain_id,
+                allowed=f"0-{config.num_domains - 1}",
+            )
+        if len(robot.spec.cameras) > config.num_views:
+            raise XvlaError(
+                "the model has fewer views than the robot has cameras",
+                file=file,
+                field=f"domains[{i}]",
+                found=f"{robot.domain.name} with {len(robot.spec.cameras)} cameras",
+                allowed=f"at most {config.num_views}",
+            )
 
 
 def _begin(run: Path, recipe_file: Path, resume: bool) -> None:
