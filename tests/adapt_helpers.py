@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from conftest import REPOSITORY, ROBOT, write_plugin
 from data_helpers import write_dataset
@@ -167,6 +168,20 @@ def start(*words: str, cwd: Path, env: Mapping[str, str] | None = None, **option
         text=True,
         **options,
     )
+
+
+def command(*words: str, cwd: Path) -> int:
+    """The command line in this process, which is quicker; returns the exit code."""
+    from xvla_platform.cli.main import main
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(cwd)
+        patch.setenv("XDG_CACHE_HOME", str(cwd / ".cache"))
+        for name in ("XVLA_WORKSPACE", STOP_AT):
+            patch.delenv(name, raising=False)
+        with pytest.raises(SystemExit) as left:
+            main(words)
+    return int(left.value.code or 0)
 
 
 def smooth_image(size: int, seed: int) -> np.ndarray:

@@ -74,7 +74,7 @@ def test_without_the_encoder(model: XVLA, folder: Path) -> None:
 
 
 def test_a_trunk_alone_replaces_the_trunk(model: XVLA, folder: Path, tmp_path: Path) -> None:
-    """What was tuned without the encoder is saved without it, and takes its place over the base; alone it is no base."""
+    """What was tuned without the encoder is saved without it and loads over the base; alone it is none."""
     trunk = load_model(folder, with_vlm=False)
     with torch.no_grad():
         trunk.transformer.pos_emb.add_(1.0)
@@ -85,7 +85,7 @@ def test_a_trunk_alone_replaces_the_trunk(model: XVLA, folder: Path, tmp_path: P
     for name, tensor in whole.state_dict().items():
         source = trunk if name.startswith("transformer.") else model
         assert torch.equal(tensor, source.state_dict()[name]), name
-    with pytest.raises(XvlaError, match="missing tensor.*vlm"):
+    with pytest.raises(XvlaError, match=r"missing tensor.*vlm"):
         load_model(tmp_path / "trunk")
 
 

@@ -1,0 +1,213 @@
+"""`xvla pretrain`: two small robots, two phases, one base; stopped and resumed it is the same to the last byte."""
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from adapt_helpers import PIXELS, command, small_config, start
+from conftest import ROBOT, one_line_error, tree, write_plugin
+from data_helpers import write_dataset
+from safetensors.torch import load_file
+
+from xvla_platform.adapt.snapshot import load_newest
+from xvla_platform.modelling.checkpoint import load_model, random_model
+from xvla_platform.modelling.config import XVLAConfig
+from xvla_platform.modelling.processor import Processor
+from xvla_platform.modelling.slot import SLOT_MODULES, table
+from xvla_platform.platform.bases import resolve_base
+from xvla_platform.platform.workspace import CONFIG_NAME, CONFIG_TEXT
+
+STAGE = {"steps": 3, "batch_size": 16, "warmup_steps": 1, "eval_every": 2}
+ALL = {"soft_prompts": 1e-3, "action_heads": 1e-3, "transformer_core": 1e-3, "vlm": 1e-4}
+RECIPE: dict[str, Any] = {
+    "name": "small",
+    "description": "A base of the tests.",
+    "seed": 4,
+    "image_size": [PIXELS, PIXELS],
+    "vocabulary": 300,
+    "model": small_config(),
+    "domains": [
+        {"name": "first", "domain_id": 0, "plugin": "plugins/first"},
+        {"name": "second", "domain_id": 2, "plugin": "plugins/second"},
+    ],
+    "phases": [
+        {
+            "stage": {**STAGE, "name": "motor", "lr": ALL, "color_jitter": [0.2, 0.2, 0.2], "dropout": 0.1},
+            "mixture": {"first": 1, "second": 2},
+        },
+        {
+            "stage": {**STAGE, "name": "rest", "lr": {k: v for k, v in ALL.items() if k != "vlm"}},
+            "mixture": {"second": 1},
+        },
+    ],
+}
+PRETRAIN = ("pretrain", "recipe.yaml")
+
+
+def write_recipe(root: Path, **changes: Any) -> None:
+    (root / "recipe.yaml").write_text(yaml.safe_dump({**RECIPE, **changes}))
+
+
+def write_workspace(root: Path) -> Path:
+    """Two robots with three short episodes each, and the recipe."""
+    root.mkdir(parents=True)
+    (root / CONFIG_NAME).write_text(CONFIG_TEXT)
+    for name in ("first", "second"):
+        plugin = write_plugin(root / "plugins" / name, {**ROBOT, "name": name})
+        write_dataset(plugin / "demonstrations", task=f"{name} lifts the cube")
+    write_recipe(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The workspace after an uninterrupted run."""
+    root = write_workspace(tmp_path_factory.mktemp("whole") / "place")
+    assert command(*PRETRAIN, cwd=root) == 0
+    return root
+
+
+def weights(root: Path, name: str = "small") -> bytes:
+    return (root / "bases" / name / "model.safetensors").read_bytes()
+
+
+def test_the_base_is_whole(whole: Path) -> None:
+    """Weights, words, images, taken rows and the recipe itself: a folder that adapting can start from."""
+    folder = whole / "bases" / "small"
+    assert {path.name for path in folder.iterdir()} == {
+        "config.json",
+        "domains.json",
+        "merges.txt",
+        "model.safetensors",
+        "preprocessor_config.json",
+        "recipe.yaml",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "vocab.json",
+    }
+    base = resolve_base(str(folder))
+    assert base.used_domains == {0: "first", 2: "second"}
+    config = XVLAConfig.from_folder(folder)
+    processor = Processor.from_folder(folder, config)
+    assert processor.size == (PIXELS, PIXELS)
+    assert len(processor.tokens("first lifts the cube 0")) == config.language_max_length
+    assert config.florence["vocab_size"] == len(json.loads((folder / "vocab.json").read_text()))
+    assert (folder / "recipe.yaml").read_text() == (whole / "recipe.yaml").read_text()
+
+
+def test_rows_nobody_used_are_as_they_were_drawn(whole: Path) -> None:
+    """Free rows keep the bits of their initialisation, whatever decay or momentum did elsewhere; used ones learnt."""
+    folder = whole / "bases" / "small"
+    config = XVLAConfig.from_folder(folder)
+    trained, fresh = load_model(folder), random_model(config, RECIPE["seed"])
+    for name in SLOT_MODULES:
+        for domain in range(config.num_domains):
+            same = torch.equal(table(trained, name)[domain], table(fresh, name)[domain])
+            assert same == (domain not in (0, 2)), (name, domain)
+    moved = [name for name, tensor in trained.state_dict().items() if not torch.equal(tensor, fresh.state_dict()[name])]
+    assert any(name.startswith("vlm.vision_tower") for name in moved)
+    assert any(name.startswith("transformer.blocks.1") for name in moved)
+
+
+def test_a_phase_trains_its_own_groups_and_robots(whole: Path) -> None:
+    """The second phase leaves the encoder and the first robot's row as the first phase left them."""
+    run = whole / "runs" / "pretrain" / "small"
+    before, after = (load_file(run / f"phase-{i}" / "model.safetensors") for i in (1, 2))
+    for name, tensor in after.items():
+        if name.startswith("vlm."):
+            assert torch.equal(tensor, before[name]), name
+        if name.removesuffix(".weight") in SLOT_MODULES:
+            assert torch.equal(tensor[0], before[name][0])
+            assert not torch.equal(tensor[2], before[name][2])
+
+
+def wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
+    """Until a file or folder is there, or the process has ended."""
+    deadline = time.monotonic() + 100
+    while not path.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.002)
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        pytest.param("frames", marks=pytest.mark.slow),
+        pytest.param("checkpoints/stage-0-step-00000002", marks=pytest.mark.slow),
+        pytest.param("phase-1/model.safetensors", marks=pytest.mark.slow),
+        "checkpoints/stage-1-step-00000002",
+    ],
+)
+def test_killed_and_resumed_it_is_the_same(whole: Path, tmp_path: Path, moment: str) -> None:
+    """While decoding, within a phase, between two phases: the weights are those of the uninterrupted run."""
+    root = write_workspace(tmp_path / "place")
+    process = start(*PRETRAIN, cwd=root)
+    wait_for(root / "runs" / "pretrain" / "small" / moment, process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    if process.returncode == 0:
+        pytest.skip("the run was over before it could be killed")
+    assert not (root / "bases" / "small").exists()
+    assert command(*PRETRAIN, "--resume", cwd=root) == 0
+    assert weights(root) == weights(whole)
+
+
+def test_an_existing_base_is_never_replaced(whole: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A base is referred to by its weights: another run needs another folder."""
+    before = tree(whole / "bases")
+    capfd.readouterr()
+    assert command(*PRETRAIN, cwd=whole) == 2
+    assert "exists already. Choose another --out, or remove it" in capfd.readouterr().err
+    assert command(*PRETRAIN, "--out", str(whole / "plugins"), cwd=whole) == 2
+    assert tree(whole / "bases") == before
+
+
+def test_a_new_run_never_meets_an_older_ones_checkpoints(whole: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The same name with another seed and size starts from nothing; a changed recipe is not resumed."""
+    write_recipe(whole, seed=5, model={**small_config(), "depth": 1})
+    capfd.readouterr()
+    assert command(*PRETRAIN, "--resume", "--out", "bases/other", cwd=whole) == 2
+    assert "the recipe changed since the interrupted run" in capfd.readouterr().err
+    assert command(*PRETRAIN, "--out", str(whole / "bases" / "other"), cwd=whole) == 0
+    assert load_model(whole / "bases" / "other").config.depth == 1
+    found = load_newest(whole / "runs" / "pretrain" / "small" / "checkpoints")
+    assert found is not None
+    written = load_file(whole / "bases" / "other" / "model.safetensors")
+    assert torch.equal(found.current["transformer.pos_emb"], written["transformer.pos_emb"])
+
+
+FAULTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "robot without a plugin": (lambda r: r["domains"][0].update(plugin="plugins/gone"), "plugins/gone"),
+    "no demonstrations": (lambda r: r["domains"][0].update(data="gone"), "no demonstrations"),
+    "unknown robot": (lambda r: r["phases"][0].update(mixture={"third": 1}), "unknown domain third; allowed: first"),
+    "same row twice": (lambda r: r["domains"][1].update(domain_id=0), "domain ids must be unique"),
+    "row that is not there": (
+        lambda r: r["domains"][1].update(domain_id=6),
+        "domains[1].domain_id: the model has no such row; found 6; allowed: 0-5",
+    ),
+    "no weight": (lambda r: r["phases"][0].update(mixture={"first": 0}), "not all zero"),
+    "more views than slots": (
+        lambda r: r["model"].update(num_views=1),
+        "found first with 2 cameras; allowed: at most 1",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_wrong_recipe_is_one_line(whole: Path, capfd: pytest.CaptureFixture[str], fault: str) -> None:
+    """Before anything is decoded or trained."""
+    change, message = FAULTS[fault]
+    recipe = json.loads(json.dumps({**RECIPE, "name": "faulty"}))
+    change(recipe)
+    (whole / "faulty.yaml").write_text(yaml.safe_dump(recipe))
+    capfd.readouterr()
+    code = command("pretrain", "faulty.yaml", cwd=whole)
+    result = subprocess.CompletedProcess("pretrain", code, "", capfd.readouterr().err)
+    assert message in one_line_error(result)
+    assert not (whole / "bases" / "faulty").exists()
