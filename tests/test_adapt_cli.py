@@ -110,6 +110,9 @@ def test_an_adaptation_is_complete(done: Path, version: int, tuning: str, stages
     wanted = {"adapter_config.json", "README.md", "manifest.json", "metrics.json", "plan.yaml", "stats.json"}
     wanted |= {ADAPTER, "embodiment.yaml", "example_batch.safetensors", "curves.png", "trajectories.png"}
     assert names == wanted | ({"model.safetensors", "config.json"} if tuning == "full" else set())
+    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1, (
+        "whoever may read the card may read the weights"
+    )
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["tuning"] == tuning
     assert manifest["slot"] == {"domain_id": 3, "num_domains": 6}

@@ -6,6 +6,7 @@ without memory and each tensor is put in as it is read, so no second copy ever e
 """
 
 import json
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -217,3 +218,4 @@ def save_model(model: XVLA, folder: Path, *, layout: Layout = "official", dtype:
         tensors[from_native(LOGITS_BIAS, layout)] = torch.zeros(1, int(model.config.florence["vocab_size"]))
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(model.config.raw, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    shutil.copymode(folder / "config.json", folder / WEIGHTS)  # safetensors writes for its owner's eyes only

@@ -6,6 +6,7 @@ same base. Here the rows are written straight into the tables, at any free domai
 """
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,6 +104,7 @@ def write_adapter(folder: Path, adapter: Adapter, base: BaseRef) -> None:
     }
     tensors |= {f"{_PREFIX}{name}": tensor for name, tensor in adapter.lora.items()}
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    shutil.copymode(folder / CONFIG, folder / WEIGHTS)  # safetensors writes for its owner's eyes only
 
 
 def read_adapter(folder: Path) -> Adapter:

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from xvla_platform.errors import XvlaError
+from xvla_platform.platform.files import write_bytes
 from xvla_platform.policy.policy import Observation
 
 NAME = "example_batch.safetensors"
@@ -42,7 +43,7 @@ def save_example(folder: Path, example: Example) -> None:
         Image.fromarray(image).save(buffer, format="PNG", optimize=True)
         tensors[f"image.{name}"] = np.frombuffer(buffer.getvalue(), dtype=np.uint8)
     about = {"instruction": example.observation.instruction, "seed": example.seed}
-    save_file(tensors, folder / NAME, metadata={"xvla": json.dumps(about, sort_keys=True)})
+    write_bytes(folder / NAME, save(tensors, metadata={"xvla": json.dumps(about, sort_keys=True)}))
 
 
 def load_example(folder: Path) -> Example:
