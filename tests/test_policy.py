@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from adapt_helpers import command, write_place, write_small_base
+from data_helpers import gripper, joints, make_spec
 
+from xvla_platform.data.binding import Binding
 from xvla_platform.data.lerobot import open_lerobot
 from xvla_platform.errors import XvlaError
 from xvla_platform.evaluation.baselines import hold_still, mean_action, nearest_demonstration
@@ -16,6 +18,7 @@ from xvla_platform.evaluation.report import example_difference
 from xvla_platform.platform.bases import resolve_base
 from xvla_platform.policy.example import Example, load_example, save_example
 from xvla_platform.policy.policy import Observation, Policy, load_policy
+from xvla_platform.specs.action_space import action_space
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +131,28 @@ def test_a_moved_base_is_the_same_base(place: Path, folder: Path, tmp_path: Path
     moved = load_policy(folder, base=resolve_base(str(tmp_path / "moved")))
     here = load_policy(folder, base=resolve_base(str(place / "base")))
     assert np.array_equal(moved.act(observation).model, here.act(observation).model)
+
+
+def test_standing_still_is_in_the_actions_numbers() -> None:
+    """Scaled apart, proprio and action differ in numbers for one pose; equal sizes are told apart by name."""
+    state = [joints(2, name="lift"), joints(2, "deg", name="arm"), gripper(0.1, 0.0)]
+    action = [joints(2, name="arm", normalization="mean_std"), gripper(), joints(2, name="lift")]
+    entry = {"mean": [0.5, 1.0], "std": [2.0, 4.0]}
+    space = action_space("auto", dim=20, real_dim=8)
+    binding = Binding(
+        make_spec(state, action), space, "rot6d_interleaved", {"canonical": {"action": {"arm": entry}, "proprio": {}}}
+    )
+    raw = np.array([[0.1, 0.2, 90.0, -90.0, 0.15]])
+    chunk = hold_still(binding, binding.proprio(raw), 4)
+    assert chunk is not None
+    assert chunk.shape == (1, 4, 20)
+    found = binding.decode(chunk)
+    np.testing.assert_allclose(found["arm"][0, 3], np.radians([90, -90]), atol=1e-6)
+    np.testing.assert_allclose(found["lift"][0, 3], [0.1, 0.2], atol=1e-6)
+    assert found["gripper"][0, 3] == pytest.approx(0.08)
+    without = make_spec([gripper()], action)
+    bound = Binding(without, space, "rot6d_interleaved", {"canonical": {"action": {"arm": entry}}})
+    assert hold_still(bound, bound.proprio(raw[:, 4:]), 4) is None
 
 
 def test_baselines(policy: Policy) -> None:

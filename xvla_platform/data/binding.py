@@ -85,6 +85,29 @@ class Binding:
             out[..., placed.model] = self._to_model(placed, "proprio", values)
         return out
 
+    def hold(self, proprio: NDArray[Any]) -> ModelArray | None:
+        """Model proprio [..., dim] as the model action [..., dim] that keeps the robot where it is.
+
+        None where proprio does not hold every action field: of its kind and arm, by name if several.
+        """
+        proprio = _checked(proprio, self.space.dim, "model proprio")
+        out = np.zeros(proprio.shape, dtype=np.float32)
+        for placed in self.action_placements:
+            try:
+                state = reference_field(self.spec, placed.field)
+            except XvlaError:
+                return None
+            (source,) = (other for other in self.proprio_placements if other.field.name == state.name)
+            values = proprio[..., source.model]
+            if placed.field.kind == "rotation":
+                out[..., placed.model] = values  # proprio and action share one layout
+                continue
+            values = self._scalings["proprio", state.name].invert(values)
+            if placed.field.kind == "gripper":
+                values = values.clip(0.0, 1.0)
+            out[..., placed.model] = self._scalings["action", placed.field.name].apply(values)
+        return out
+
     def targets(self, raw_state: FloatArray, raw_action: FloatArray) -> Trajectory:
         """Recorded states [L, P] and actions [L, A] of one episode as canonical absolute targets."""
         raw_state = _checked(raw_state, self.spec.proprio.size, self.spec.proprio.key)

@@ -17,22 +17,8 @@ def hold_still(binding: Binding, proprio: NDArray[Any], num_actions: int) -> NDA
     Args:
         proprio: [N, dim] model units.
     """
-    chunk = np.zeros((len(proprio), num_actions, binding.space.dim), dtype=np.float32)
-    for placed in binding.action_placements:
-        field = placed.field
-        same = [
-            other
-            for other in binding.proprio_placements
-            if (other.field.kind, other.field.arm) == (field.kind, field.arm)
-            and (field.kind != "joint" or other.field.size == field.size)
-        ]
-        if not same:
-            return None
-        values = proprio[:, same[0].model]
-        if field.kind == "gripper":
-            values = values.clip(0.0, 1.0)
-        chunk[:, :, placed.model] = values[:, None]
-    return chunk
+    held = binding.hold(proprio)
+    return None if held is None else np.repeat(held[:, None], num_actions, axis=1)
 
 
 def mean_action(train_chunks: NDArray[Any], count: int) -> NDArray[np.float32]:
