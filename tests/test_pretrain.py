@@ -16,13 +16,16 @@ from conftest import ROBOT, one_line_error, tree, write_plugin
 from data_helpers import write_dataset
 from safetensors.torch import load_file
 
+from xvla_platform.adapt.pretrain import check_recipe
 from xvla_platform.adapt.snapshot import load_newest
+from xvla_platform.errors import XvlaError
 from xvla_platform.modelling.checkpoint import load_model, random_model
 from xvla_platform.modelling.config import XVLAConfig
 from xvla_platform.modelling.processor import Processor
 from xvla_platform.modelling.slot import SLOT_MODULES, table
 from xvla_platform.platform.bases import resolve_base
 from xvla_platform.platform.workspace import CONFIG_NAME, CONFIG_TEXT
+from xvla_platform.specs.recipe import PretrainRecipe
 
 STAGE = {"steps": 3, "batch_size": 16, "warmup_steps": 1, "eval_every": 2}
 ALL = {"soft_prompts": 1e-3, "action_heads": 1e-3, "transformer_core": 1e-3, "vlm": 1e-4}
@@ -165,7 +168,28 @@ def test_an_existing_base_is_never_replaced(whole: Path, capfd: pytest.CaptureFi
     assert command(*PRETRAIN, cwd=whole) == 2
     assert "exists already. Choose another --out, or remove it" in capfd.readouterr().err
     assert command(*PRETRAIN, "--out", str(whole / "plugins"), cwd=whole) == 2
+    assert command(*PRETRAIN, "--resume", "--out", str(whole / "plugins"), cwd=whole) == 2
+    assert "exists already and is not a base of this recipe" in capfd.readouterr().err
+    assert (whole / "plugins" / "first" / "plugin.yaml").is_file()
     assert tree(whole / "bases") == before
+
+
+def test_checkpoints_are_not_erased_by_the_same_command(whole: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Who forgot --resume is told; hours of training are removed by hand or not at all."""
+    run = whole / "runs" / "pretrain" / "small"
+    before = tree(run / "checkpoints")
+    capfd.readouterr()
+    assert command(*PRETRAIN, "--out", "bases/again", cwd=whole) == 2
+    assert "Go on from them with --resume, or remove that folder" in capfd.readouterr().err
+    assert tree(run / "checkpoints") == before
+
+
+def test_a_batch_that_the_processes_cannot_share_is_refused() -> None:
+    """Before anything is decoded."""
+    recipe = PretrainRecipe.model_validate(RECIPE)
+    with pytest.raises(XvlaError, match=r"phases\[0\].stage.batch_size.*found 16; allowed: a multiple of 3"):
+        check_recipe(recipe, Path("recipe.yaml"), [], 3)
+    check_recipe(recipe, Path("recipe.yaml"), [], 2)
 
 
 def test_a_new_run_never_meets_an_older_ones_checkpoints(whole: Path, capfd: pytest.CaptureFixture[str]) -> None:

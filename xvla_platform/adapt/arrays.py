@@ -5,7 +5,9 @@ base (0.6 MB a frame) would not, and are paged from disk instead.
 """
 
 import math
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -19,6 +21,22 @@ def allocate(shape: tuple[int, ...], dtype: DTypeLike, scratch: Path, budget: in
     """An array to be filled: plain memory, or a map of the file `scratch`, which the caller removes."""
     if math.prod(shape) * np.dtype(dtype).itemsize <= budget:
         return np.empty(shape, dtype=dtype)
-    with os_errors(scratch):
-        scratch.parent.mkdir(parents=True, exist_ok=True)
-        return np.lib.format.open_memmap(scratch, mode="w+", dtype=np.dtype(dtype), shape=shape)
+    return create_map(scratch, shape, dtype)
+
+
+def create_map(path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> "np.memmap[Any, Any]":
+    """A new `.npy` file as a map that can be filled, with its place on the disk taken.
+
+    Without that a full disk shows only while the map is filled, as a signal that ends the process.
+    """
+    with os_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            out: np.memmap[Any, Any] = np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape)
+            if hasattr(os, "posix_fallocate"):
+                with path.open("r+b") as file:
+                    os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        return out

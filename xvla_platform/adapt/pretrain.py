@@ -16,9 +16,10 @@ import yaml
 from accelerate import Accelerator
 from numpy.typing import NDArray
 
+from xvla_platform.adapt.arrays import create_map
 from xvla_platform.adapt.loop import Job, Observer, run_stage
 from xvla_platform.adapt.plans import BASE_PLANS
-from xvla_platform.adapt.snapshot import load_newest
+from xvla_platform.adapt.snapshot import load_newest, snapshots
 from xvla_platform.adapt.sources import Progress, Source, build_source, decode_frames, frames_shape
 from xvla_platform.adapt.tokenizer import train_tokenizer
 from xvla_platform.data.binding import Binding
@@ -61,10 +62,9 @@ def pretrain(
     resume: bool = False,
 ) -> Path:
     """Pretrain the recipe's base into `out`; `run` keeps decoded frames, checkpoints and metrics."""
-    if out.exists() and not resume:
-        raise XvlaError("exists already", file=out, hint="choose another --out, or remove it")
+    _check_out(out, recipe_file, resume)
     robots = [_open(workspace, domain) for domain in recipe.domains]
-    _check(recipe, recipe_file, robots)
+    check_recipe(recipe, recipe_file, robots, accelerator.num_processes)
     if accelerator.is_main_process:
         _begin(run, recipe_file, resume)
     accelerator.wait_for_everyone()
@@ -74,6 +74,8 @@ def pretrain(
             _write_inputs(staging, recipe, robots)
     config = XVLAConfig.from_folder(staging)
     processor = Processor.from_folder(staging, config)
+    for instruction in _instructions(robots):
+        processor.tokens(instruction)  # one that does not fit is refused here, before anything is decoded
     with accelerator.main_process_first():
         sources = [_source(robot, run / "frames", processor, config, progress) for robot in robots]
     model = random_model(config, recipe.seed).to(accelerator.device)
@@ -108,8 +110,30 @@ def pretrain(
     return out
 
 
-def _check(recipe: PretrainRecipe, file: Path, robots: list[Robot]) -> None:
-    """Refuse a robot that the recipe's model has no row or too few views for."""
+def _check_out(out: Path, recipe_file: Path, resume: bool) -> None:
+    """Refuse to replace a folder, except by --resume the base that this very recipe made."""
+    if not out.exists():
+        return
+    if not resume:
+        raise XvlaError("exists already", file=out, hint="choose another --out, or remove it")
+    made_by = out / RECIPE
+    if not made_by.is_file() or made_by.read_bytes() != recipe_file.read_bytes():
+        raise XvlaError(
+            "exists already and is not a base of this recipe", file=out, hint="choose another --out, or remove it"
+        )
+
+
+def check_recipe(recipe: PretrainRecipe, file: Path, robots: list[Robot], processes: int) -> None:
+    """Refuse a batch that the processes cannot share, and a robot with no row or too few views in the model."""
+    for i, phase in enumerate(recipe.phases):
+        if phase.stage.batch_size % processes:
+            raise XvlaError(
+                "the processes cannot share a batch equally",
+                file=file,
+                field=f"phases[{i}].stage.batch_size",
+                found=phase.stage.batch_size,
+                allowed=f"a multiple of {processes}",
+            )
     config = XVLAConfig.from_dict(recipe.model, file)
     for i, robot in enumerate(robots):
         if robot.domain.domain_id >= config.num_domains:
@@ -133,12 +157,19 @@ def _check(recipe: PretrainRecipe, file: Path, robots: list[Robot]) -> None:
 def _begin(run: Path, recipe_file: Path, resume: bool) -> None:
     """Clear what an earlier run of that name left, or make sure that what is resumed is a run of this recipe."""
     text, kept = recipe_file.read_text(encoding="utf-8"), run / RECIPE
+    same = kept.is_file() and kept.read_text(encoding="utf-8") == text
     if resume:
-        if kept.is_file() and kept.read_text(encoding="utf-8") != text:
+        if kept.is_file() and not same:
             raise XvlaError(
                 "the recipe changed since the interrupted run", file=recipe_file, hint="start again without --resume"
             )
         return
+    if same and snapshots(run / "checkpoints"):
+        raise XvlaError(
+            "holds checkpoints of this recipe",
+            file=run,
+            hint="go on from them with --resume, or remove that folder to start again",
+        )
     for path in (run / "checkpoints", run / "base", *run.glob("phase-*")):
         shutil.rmtree(path, ignore_errors=True)
     write_text(kept, text)
@@ -180,21 +211,22 @@ def _source(
 def _frames(path: Path, samples: Samples, processor: Processor, progress: Progress | None) -> NDArray[np.uint8]:
     """Decoded frames as a read-only memory map, shared by all processes and kept for the next run."""
     if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
         building = path.with_suffix(".building")
-        shape = frames_shape(samples, processor)
-        out = np.lib.format.open_memmap(building, mode="w+", dtype=np.uint8, shape=shape)
+        out = create_map(building, frames_shape(samples, processor), np.uint8)
         decode_frames(samples, processor, out, progress)
         out.flush()
         building.rename(path)
     return np.load(path, mmap_mode="r")
 
 
+def _instructions(robots: list[Robot]) -> list[str]:
+    return sorted({episode.instruction for robot in robots for episode in robot.reader.episodes})
+
+
 def _write_inputs(folder: Path, recipe: PretrainRecipe, robots: list[Robot]) -> None:
     """`config.json`, the tokenizer trained on every instruction, and the image preprocessing."""
-    instructions = sorted({episode.instruction for robot in robots for episode in robot.reader.episodes})
     with atomic_folder(folder, replace=True) as build:
-        vocabulary = train_tokenizer(instructions, recipe.vocabulary, build)
+        vocabulary = train_tokenizer(_instructions(robots), recipe.vocabulary, build)
         config: dict[str, Any] = json.loads(json.dumps(recipe.model))
         config["florence_config"]["vocab_size"] = vocabulary
         config["florence_config"]["text_config"]["vocab_size"] = vocabulary

@@ -34,23 +34,26 @@ def pretrain(recipe: Path, out: Path | None, resume: bool, workspace: Path | Non
     accelerator = make_accelerator()
     main = accelerator.is_main_process
     log = RunLog(folder, [phase.stage.name for phase in loaded.phases]) if main else None
-    with Bars(enabled=main) as bars:
-        if main:
-            say(f"base      {loaded.name}: {loaded.description}")
-            say(f"robots    {', '.join(domain.name for domain in loaded.domains)}")
-        run_pretraining(
-            place,
-            loaded,
-            recipe,
-            target,
-            run=folder,
-            observer=Observers(bars, log) if log is not None else bars,
-            accelerator=accelerator,
-            progress=bars.task if main else None,
-            resume=resume,
-        )
-    if log is not None:
-        log.close()
+    try:
+        with Bars(enabled=main) as bars:
+            if main:
+                say(f"base      {loaded.name}: {loaded.description}")
+                say(f"robots    {', '.join(domain.name for domain in loaded.domains)}")
+            run_pretraining(
+                place,
+                loaded,
+                recipe,
+                target,
+                run=folder,
+                observer=Observers(bars, log) if log is not None else bars,
+                accelerator=accelerator,
+                progress=bars.task if main else None,
+                resume=resume,
+            )
+    finally:
+        if log is not None:
+            log.close()
+    if main:
         done(
             wrote=place.shown(target),
             next_command=f"xvla add-embodiment plugins/my_arm --base {place.shown(target)}",
