@@ -15,9 +15,9 @@ from xvla_platform.platform.workspace import Workspace
 from xvla_platform.specs.records import EmbodimentRecord
 
 
-def open_base(record: EmbodimentRecord) -> ResolvedBase:
+def open_base(record: EmbodimentRecord, workspace: Workspace | None = None) -> ResolvedBase:
     """The base the embodiment's slot was allocated on; other weights under its name are an error."""
-    base = resolve_base(record.base.id, record.base.revision)
+    base = resolve_base(record.base.id, record.base.revision, (workspace or Workspace.find()).root)
     if base.fingerprint != record.base.fingerprint:
         raise XvlaError(
             "the base's weights changed since the embodiment was registered",

@@ -34,7 +34,7 @@ def add_embodiment(
 
     place = Workspace.find(workspace)
     loaded = load_plugin(plugin)
-    base = resolve_base(base_name or place.config.base, revision)
+    base = resolve_base(base_name, revision) if base_name else resolve_base(place.config.base, revision, place.root)
     source = "--base" if base_name else "xvla.yaml"
     say(f"robot     {loaded.spec.name}: {loaded.spec.description}")
     say(f"base      {base.id} (from {source}), {base.num_domains} domains, action space {base.action_mode}")

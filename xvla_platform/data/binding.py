@@ -125,7 +125,7 @@ class Binding:
         return out
 
     def decode(self, chunk: NDArray[Any]) -> dict[str, FloatArray]:
-        """A model chunk [..., T, dim] as absolute targets [..., T, size] per field, in declared units.
+        """A model chunk [..., T, dim or real_dim] as absolute targets [..., T, size] per field, in declared units.
 
         A gripper comes as probability of closed and leaves as the value between `open` and `closed`.
         """
@@ -184,7 +184,9 @@ class Binding:
         return self._scalings[vector, placed.field.name].apply(values)
 
     def _from_model(self, chunk: NDArray[Any], *, strict: bool) -> dict[str, FloatArray]:
-        chunk = _checked(chunk, self.space.dim, "model chunk")
+        # What the model answers has its padding cut already (`auto` spaces); no field lies in the padding.
+        width = np.shape(chunk)[-1:] == (self.space.real_dim,)
+        chunk = _checked(chunk, self.space.real_dim if width else self.space.dim, "model chunk")
         out = {}
         for placed in self.action_placements:
             values = chunk[..., placed.model]

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from xvla_platform.errors import XvlaError
-from xvla_platform.specs.action_space import SPACES, ActionSpace, action_space
+from xvla_platform.platform.base_config import config_space, proprio_width, view_count
+from xvla_platform.specs.action_space import ActionSpace, action_space
 
 ConfigForm = Literal["official", "lerobot"]
 
@@ -71,20 +72,24 @@ class XVLAConfig:
             raise XvlaError("no config.json, so this is not a model folder", file=folder) from None
         except (OSError, ValueError) as error:
             raise XvlaError(f"cannot be read: {error}", file=path) from None
-        return cls.from_dict(data, file=path)
+        return cls.from_dict(data, file=path, folder=folder)
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any], file: Path | str = "config.json") -> Self:
-        """Read either public form; a missing or impossible value is an `XvlaError`."""
+    def from_dict(cls, data: dict[str, Any], file: Path | str = "config.json", folder: Path | None = None) -> Self:
+        """Read either public form; a missing or impossible value is an `XvlaError`.
+
+        Args:
+            folder: Where the preprocessor's configuration lies, which may state the number of views.
+        """
         if not isinstance(data, dict):
             raise XvlaError("is not the configuration of an X-VLA model", file=file)
         try:
-            return cls._read(data, file)
+            return cls._read(data, file, folder)
         except (TypeError, ValueError) as error:
             raise XvlaError(f"holds a value of the wrong kind: {error}", file=file) from None
 
     @classmethod
-    def _read(cls, data: dict[str, Any], file: Path | str) -> Self:
+    def _read(cls, data: dict[str, Any], file: Path | str, folder: Path | None) -> Self:
         lerobot = data.get("type") == "xvla"
         if not lerobot and data.get("model_type") != "xvla":
             raise XvlaError(
@@ -101,12 +106,8 @@ class XVLAConfig:
                 raise XvlaError("required field is missing", file=file, field=key)
             return value
 
-        mode = str(get("action_mode")).lower()
-        if mode not in SPACES:
-            raise XvlaError("unknown action space", file=file, field="action_mode", found=mode, allowed=sorted(SPACES))
-        real = int(data.get("real_action_dim") or _output_width(data) or 20)
-        space = action_space(mode, dim=int(data.get("max_action_dim", 20)), real_dim=real if mode == "auto" else 20)
-        proprio = int(data.get("max_state_dim", space.dim)) if lerobot else space.dim
+        get("action_mode")
+        space = config_space(data, file)
         config = cls(
             hidden_size=int(get("hidden_size")),
             depth=int(get("depth")),
@@ -118,11 +119,11 @@ class XVLAConfig:
             max_len_seq=int(get("max_len_seq")),
             use_hetero_proj=bool(data.get("use_hetero_proj", False)),
             num_actions=int(get("chunk_size" if lerobot else "num_actions")),
-            action_mode=mode,
+            action_mode=space.name,
             dim_action=space.dim,
-            dim_proprio=proprio,
+            dim_proprio=proprio_width(data, space, file),
             real_action_dim=space.real_dim,
-            num_views=int(data.get("num_image_views") or data.get("num_views") or 3),
+            num_views=view_count(data, folder, file),
             language_max_length=int(data.get("tokenizer_max_length") or data.get("language_max_length") or 50),
             rotation_layout=str(data.get("rotation_layout", "rot6d_interleaved")),
             florence=dict(get("florence_config")),
@@ -153,12 +154,6 @@ class XVLAConfig:
     def with_domains(self, num_domains: int) -> Self:
         """The same dimensions over tables of `num_domains` rows."""
         return replace(self, num_domains=num_domains, raw={**self.raw, "num_domains": num_domains})
-
-
-def _output_width(data: dict[str, Any]) -> int | None:
-    """LeRobot states an `auto` robot's real width as the shape of its action feature."""
-    shape = data.get("output_features", {}).get("action", {}).get("shape")
-    return int(shape[0]) if shape else None
 
 
 def xvla_0_9b() -> dict[str, Any]:

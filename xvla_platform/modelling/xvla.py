@@ -7,6 +7,7 @@ official class too. State-dict keys are those of transformers' native Florence-2
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xvla_platform.modelling import florence, objective
@@ -44,6 +45,8 @@ class XVLA(nn.Module):
     ) -> Tensor:
         """Raw clean-action prediction [B, T, A] from a noisy chunk [B, T, A] at flow time t [B]."""
         proprio, noisy_action = objective.mask_inputs(self.space, proprio, noisy_action)
+        # LeRobot's states may be wider than its actions; what a robot does not have is zeros there, as published.
+        proprio = F.pad(proprio, (0, self.config.dim_proprio - proprio.shape[-1]))
         return self.transformer(
             domain_id=domain_id,
             vlm_features=vlm_features,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from xvla_platform.errors import XvlaError
+from xvla_platform.platform.base_config import positive, view_count
 from xvla_platform.platform.files import read_json, sha256_file, write_json
 from xvla_platform.platform.hub_errors import hub_errors
 from xvla_platform.specs.records import BaseRef
@@ -62,12 +63,14 @@ def shipped_bases() -> dict[str, Path]:
     return {path.parent.name: path.parent for path in sorted(folder.glob("*/config.json"))}
 
 
-def resolve_base(name: str, revision: str | None = None) -> ResolvedBase:
-    """Find, and for a Hub id fetch, the base `name`."""
+def resolve_base(name: str, revision: str | None = None, root: Path | None = None) -> ResolvedBase:
+    """Find, and for a Hub id fetch, the base `name`; a relative folder is looked for under `root` first."""
     shipped = shipped_bases()
     if name in shipped:
         return _describe(name, None, shipped[name])
     path = Path(name).expanduser()
+    if root is not None and (root / path).is_dir():
+        path = root / path
     if path.is_dir():
         if revision is not None:
             raise XvlaError("a revision belongs to a Hub id, not to a folder", found=revision)
@@ -107,7 +110,7 @@ def _describe(name: str, revision: str | None, folder: Path) -> ResolvedBase:
     kind = config.get("model_type", config.get("type"))
     if kind != "xvla":
         raise XvlaError("is not an X-VLA model", file=path, field="model_type", found=kind, allowed="xvla")
-    num_domains = _count(config, path, ("num_domains",), 30)
+    num_domains = positive(config, ("num_domains",), 30, path)
     return ResolvedBase(
         id=name,
         revision=revision,
@@ -117,28 +120,10 @@ def _describe(name: str, revision: str | None, folder: Path) -> ResolvedBase:
         used_domains=_used_domains(folder, num_domains),
         num_domains=num_domains,
         action_mode=str(config.get("action_mode") or "ee6d").lower(),
-        num_actions=_count(config, path, ("num_actions", "chunk_size"), 30),
-        num_views=_count(config, path, ("num_image_views",), _processor_views(folder)),
+        num_actions=positive(config, ("num_actions", "chunk_size"), 30, path),
+        num_views=view_count(config, folder, path),
         rotation_layout=str(config.get("rotation_layout") or "rot6d_interleaved"),
     )
-
-
-def _count(config: dict[str, Any], path: Path, keys: tuple[str, ...], default: int) -> int:
-    for key in keys:
-        value = config.get(key)
-        if value is None:
-            continue
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise XvlaError("expected a positive whole number", file=path, field=key, found=value)
-        return value
-    return default
-
-
-def _processor_views(folder: Path) -> int:
-    """The public processor keeps its number of views in code (3); a base of ours may state it."""
-    path = folder / "preprocessor_config.json"
-    views = read_json(path).get("num_views") if path.is_file() else None
-    return views if isinstance(views, int) and views > 0 else 3
 
 
 def _used_domains(folder: Path, num_domains: int) -> dict[int, str]:

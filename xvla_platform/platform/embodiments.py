@@ -6,9 +6,10 @@ In: a workspace, a loaded plugin and a base. Out: `embodiments/<name>/` with `em
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from xvla_platform.errors import XvlaError
+from xvla_platform.platform.base_config import config_space, proprio_width
 from xvla_platform.platform.bases import ResolvedBase
 from xvla_platform.platform.files import atomic_folder, write_bytes, write_json, write_text
 from xvla_platform.platform.plugins import LoadedPlugin, build_manager, contributions
@@ -22,9 +23,9 @@ from xvla_platform.platform.records import (
 )
 from xvla_platform.platform.slots import allocate_slot
 from xvla_platform.platform.workspace import Workspace
-from xvla_platform.specs.action_space import ActionSpace, action_space
+from xvla_platform.specs.action_space import ActionSpace
 from xvla_platform.specs.embodiment import EmbodimentSpec
-from xvla_platform.specs.records import DataRef, EmbodimentRecord
+from xvla_platform.specs.records import BaseRef, DataRef, EmbodimentRecord
 
 if TYPE_CHECKING:
     from xvla_platform.data.reader import DatasetReader
@@ -69,7 +70,7 @@ def add_embodiment(
                 "spec": spec,
                 "plugin": source,
                 "plugin_sha256": plugin.yaml_sha256,
-                "base": base.ref,
+                "base": _base_ref(workspace, base),
                 "slot": allocate_slot(base, workspace, spec.name, domain_id),
                 "action_space": space.name,
                 "rotation_layout": base.rotation_layout,
@@ -84,9 +85,19 @@ def add_embodiment(
 
 
 def base_space(base: ResolvedBase) -> ActionSpace:
-    """The action space of the base, as its configuration states it."""
-    real = _dimension(base, "real_action_dim", 20)
-    return action_space(base.action_mode, dim=max(real, _dimension(base, "max_action_dim", 20)), real_dim=real)
+    """The action space of the base, as its configuration states it; a model that reads less proprio is refused."""
+    file = base.folder / "config.json"
+    space = config_space(base.config, file)
+    width = proprio_width(base.config, space, file)
+    if width < space.dim:
+        raise XvlaError(
+            "the base's proprio vector is narrower than its action vector, so a robot's state has no place in it",
+            file=file,
+            field="max_state_dim",
+            found=width,
+            allowed=f"at least {space.dim}",
+        )
+    return space
 
 
 def open_data(spec: EmbodimentSpec, folder: Path) -> "DatasetReader":
@@ -132,9 +143,12 @@ def _check_base(plugin: LoadedPlugin, base: ResolvedBase, space: ActionSpace) ->
         )
 
 
-def _dimension(base: ResolvedBase, key: str, default: int) -> int:
-    value: Any = base.config.get(key)
-    return value if isinstance(value, int) and value > 0 else default
+def _base_ref(workspace: Workspace, base: ResolvedBase) -> BaseRef:
+    """The base as records name it: a folder of this workspace by `./path`, which means the same on every machine."""
+    path = Path(base.id)
+    if not path.is_absolute() or not path.is_relative_to(workspace.root):
+        return base.ref
+    return base.ref.model_copy(update={"id": f"./{path.relative_to(workspace.root).as_posix()}"})
 
 
 def _data_ref(reader: "DatasetReader", spec: EmbodimentSpec) -> DataRef:
