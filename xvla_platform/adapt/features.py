@@ -13,6 +13,7 @@ from torch import Tensor
 
 from xvla_platform.adapt.arrays import allocate
 from xvla_platform.adapt.sources import Progress, Source, pixels
+from xvla_platform.modelling.precision import encode
 from xvla_platform.modelling.processor import Processor
 from xvla_platform.modelling.xvla import XVLA
 
@@ -29,7 +30,6 @@ def encode_source(
     budget is mapped from files in the folder `scratch`.
     """
     assert source.frames is not None
-    device = next(model.parameters()).device
     training = model.training
     model.eval()
     cache: list[NDArray[np.float32]] = []
@@ -37,19 +37,19 @@ def encode_source(
         rows = np.arange(start, min(start + ENCODE_BATCH, len(source)))
         mask = torch.zeros(len(rows), source.num_views, dtype=torch.bool)
         mask[:, : source.frames.shape[1]] = True
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
-            features = model.encode(
-                input_ids=source.tokens[source.instruction_of[rows]].to(device),
-                pixel_values=pixels(source.frames[rows], processor, source.num_views).to(device),
-                image_mask=mask.to(device),
-            )
+        features = encode(
+            model,
+            input_ids=source.tokens[source.instruction_of[rows]],
+            pixel_values=pixels(source.frames[rows], processor, source.num_views),
+            image_mask=mask,
+        )
         if not cache:
             cache = [
                 allocate((len(source), *part.shape[1:]), np.float32, scratch / f"{source.name}-{kind}.npy")
                 for kind, part in zip(("vlm", "aux"), features, strict=True)
             ]
         for out, part in zip(cache, features, strict=True):
-            out[rows] = part.float().cpu().numpy()
+            out[rows] = part.cpu().numpy()
         if progress is not None:
             progress(len(rows))
     model.train(training)

@@ -106,10 +106,18 @@ def load_newest(folder: Path) -> Snapshot | None:
 @torch.no_grad()
 def restore(snapshot: Snapshot, trainables: list[Trainable], optimizer: torch.optim.Optimizer) -> None:
     """Put parameters and moments back into a freshly built stage."""
+    # A fused optimiser counts its steps beside the parameter, the others on the CPU.
+    counted_there = {
+        id(parameter)
+        for group in optimizer.param_groups
+        if group.get("fused") or group.get("capturable")
+        for parameter in group["params"]
+    }
     for trainable in trainables:
         trainable.parameter.copy_(snapshot.current[trainable.name])
+        device, there = trainable.parameter.device, id(trainable.parameter) in counted_there
         state = {
-            key: snapshot.moments[f"{trainable.name}.{key}"].to(trainable.parameter.device if key != "step" else "cpu")
+            key: snapshot.moments[f"{trainable.name}.{key}"].to(device if key != "step" or there else "cpu")
             for key in ("step", "exp_avg", "exp_avg_sq")
             if f"{trainable.name}.{key}" in snapshot.moments
         }

@@ -16,17 +16,21 @@ SAME_MACHINE = 1e-6  # errors that agree to this share are called equal; other m
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     help="The dataset, where it is not where the robot's plugin says.",
 )
+@click.option("--base", "base_name", metavar="NAME|FOLDER", help="The base, where it is not where the record says.")
 @common_options
-def evaluate(adaptation: str, data: Path | None, workspace: Path | None) -> None:
+def evaluate(adaptation: str, data: Path | None, base_name: str | None, workspace: Path | None) -> None:
     """Measure ADAPTATION (`my_arm`, `my_arm/v2`) on the held-out episodes of its dataset.
 
     Where the dataset is not at hand, the example inside the adaptation is answered again and compared.
     """
+    from xvla_platform.adapt.launch import make_accelerator
     from xvla_platform.adapt.prepare import open_base, open_demonstrations
     from xvla_platform.cli.progress import Bars
     from xvla_platform.errors import RefusedError
-    from xvla_platform.evaluation.report import example_difference, measure
+    from xvla_platform.evaluation.report import example_difference, example_threshold, measure
+    from xvla_platform.modelling.precision import device_label
     from xvla_platform.platform.artifact import load_record, verify
+    from xvla_platform.platform.bases import resolve_base
     from xvla_platform.platform.files import write_json
     from xvla_platform.platform.records import plugin_folder
     from xvla_platform.platform.registry import find
@@ -37,7 +41,10 @@ def evaluate(adaptation: str, data: Path | None, workspace: Path | None) -> None
     chosen = find(place, adaptation)
     verify(chosen.folder)
     record = load_record(chosen.folder)
-    policy = load_policy(chosen.folder, base=open_base(record))
+    base = resolve_base(base_name) if base_name else open_base(record, place)
+    device = make_accelerator().device
+    policy = load_policy(chosen.folder, base=base, device=device)
+    here = device_label(device)
     out = place.runs / "eval" / chosen.name / f"v{chosen.version}"
     dataset = record.spec.dataset
     at_hand = (
@@ -47,8 +54,14 @@ def evaluate(adaptation: str, data: Path | None, workspace: Path | None) -> None
         difference, chunk = example_difference(chosen.folder, policy)
         say(f"{chosen.label}: the dataset is not here, so the adaptation's own example was answered again")
         say(f"largest difference to the recorded chunk: {difference:.2e} in model units ({chunk.shape[0]} anchors)")
-        if difference > 1e-3:
-            raise RefusedError("the example's chunk is not the recorded one", file=chosen.folder)
+        allowed = example_threshold(chosen.folder, here)
+        if difference > allowed:
+            raise RefusedError(
+                "the example's chunk is not the recorded one",
+                file=chosen.folder,
+                found=f"{difference:.2e} on {here}",
+                allowed=f"up to {allowed:g}",
+            )
         done(
             next_command=f"xvla eval {chosen.label} --data FOLDER",
             data={"adaptation": chosen.label, "example_difference": difference},
@@ -63,7 +76,7 @@ def evaluate(adaptation: str, data: Path | None, workspace: Path | None) -> None
         abs(measured.errors[f] - measured.recorded[f]) <= SAME_MACHINE * max(1.0, measured.recorded[f])
         for f in measured.errors
     )
-    verdict = "same as recorded" if same else "differs from the record"
+    verdict = "same as recorded" if same else f"measured here on {here}, which rounds as it does; compare the columns"
     say(f"{measured.frames} frames of {measured.episodes} held-out episodes; {verdict}")
     data_out = {
         "adaptation": chosen.label,
@@ -71,6 +84,7 @@ def evaluate(adaptation: str, data: Path | None, workspace: Path | None) -> None
         "recorded": dict(measured.recorded),
         "units": dict(measured.units),
         "same": same,
+        "device": here,
     }
     write_json(out / "report.json", {"schema_version": 1, **data_out})
     done(wrote=place.shown(out), next_command=f"xvla show {chosen.name}", data=data_out)

@@ -23,6 +23,8 @@ from xvla_platform.platform.files import read_json
 from xvla_platform.policy.example import load_example
 from xvla_platform.policy.policy import Policy
 
+SAME_DEVICE, OTHER_DEVICE = 1e-3, 5e-2
+
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
@@ -81,6 +83,16 @@ def measure(
         episodes=len(episodes),
         frames=len(samples),
     )
+
+
+def example_threshold(folder: Path, here: str) -> float:
+    """How far the example's chunk may lie from the recorded one on the device `here`, in model units.
+
+    The device that made it repeats it almost to the bit; another one, or one that is not known, rounds the encoder
+    otherwise, and the sampler carries that on.
+    """
+    made_on = read_json(folder / "metrics.json").get("device")
+    return SAME_DEVICE if made_on == here else OTHER_DEVICE
 
 
 def example_difference(folder: Path, policy: Policy) -> tuple[float, NDArray[Any]]:

@@ -19,6 +19,7 @@ from xvla_platform.data.binding import Binding
 from xvla_platform.errors import XvlaError
 from xvla_platform.evaluation.open_loop import predict_chunks
 from xvla_platform.modelling.checkpoint import load_into, load_model
+from xvla_platform.modelling.precision import encode
 from xvla_platform.modelling.processor import Processor
 from xvla_platform.modelling.xvla import DENOISING_STEPS, XVLA
 from xvla_platform.platform.artifact import load_manifest, load_record
@@ -52,7 +53,7 @@ class ActionChunk:
         times: [T] seconds from now at which each target is due.
         fields: Absolute targets [T, size] by action field, in declared units.
         columns: [T, A] rows of the dataset's action column (relative fields relative to the state now).
-        model: [T, dim] the same in model units.
+        model: [T, real_dim] the same in model units.
     """
 
     times: NDArray[np.float64]
@@ -108,16 +109,16 @@ class Policy:
             )
         views = self.model.config.num_views
         height, width = self.processor.size
-        device = next(self.model.parameters()).device
         images = torch.zeros(1, views, 3, height, width)
         mask = torch.zeros(1, views, dtype=torch.bool)
         for i, name in enumerate(cameras):
             images[0, i] = self.processor.images(observation.images[name][None])[0]
             mask[0, i] = True
-        return self.model.encode(
-            input_ids=torch.tensor([self.processor.tokens(observation.instruction)], device=device),
-            pixel_values=images.to(device),
-            image_mask=mask.to(device),
+        return encode(
+            self.model,
+            input_ids=torch.tensor([self.processor.tokens(observation.instruction)]),
+            pixel_values=images,
+            image_mask=mask,
         )
 
 

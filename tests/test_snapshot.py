@@ -1,0 +1,52 @@
+"""A restored optimiser goes on as the one that was saved, on either device."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from xvla_platform.adapt.snapshot import load_newest, restore, save_snapshot
+from xvla_platform.adapt.trainables import Trainable
+
+
+def _stepped(parameter: torch.nn.Parameter, optimizer: torch.optim.Optimizer, steps: int) -> None:
+    for _ in range(steps):
+        optimizer.zero_grad()
+        (parameter**2).sum().backward()
+        optimizer.step()
+
+
+def _there_and_back(tmp_path: Path, device: str, fused: bool) -> torch.device:
+    """Steps 1-3, save, restore into a fresh optimiser, steps 4-5; the same as five in a row. Where `step` lies."""
+
+    def fresh() -> tuple[torch.nn.Parameter, torch.optim.Optimizer]:
+        parameter = torch.nn.Parameter(torch.arange(4.0, device=device))
+        return parameter, torch.optim.AdamW([parameter], lr=0.1, fused=fused)
+
+    whole, optimizer = fresh()
+    _stepped(whole, optimizer, 5)
+    first, optimizer = fresh()
+    _stepped(first, optimizer, 3)
+    trainable = Trainable(name="rows", group="soft_prompts", parameter=first, decay=True)
+    save_snapshot(tmp_path, stage=0, step=3, state={}, trainables=[trainable], best={}, optimizer=optimizer)
+    second, optimizer = fresh()
+    snapshot = load_newest(tmp_path)
+    assert snapshot is not None
+    restore(snapshot, [Trainable(name="rows", group="soft_prompts", parameter=second, decay=True)], optimizer)
+    place: torch.device = optimizer.state[second]["step"].device
+    _stepped(second, optimizer, 2)
+    assert torch.equal(second, whole)
+    return place
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_restored_optimiser_goes_on(tmp_path: Path, fused: bool) -> None:
+    assert _there_and_back(tmp_path, "cpu", fused).type == "cpu"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("fused", [False, True])
+def test_the_step_lies_where_the_optimiser_counts(tmp_path: Path, fused: bool) -> None:
+    """A fused AdamW refuses a step counter on the CPU beside a parameter on the GPU."""
+    assert _there_and_back(tmp_path, "cuda", fused).type == ("cuda" if fused else "cpu")
