@@ -58,7 +58,7 @@ MEANINGS = {
     "LoraSpec.alpha": "Scale: the update is multiplied by alpha / rank.",
     "LoraSpec.dropout": "Dropout on the adapters' inputs.",
     "LoraSpec.targets": "Regular expression matched against full module names of the official layout.",
-    "BaseRef.id": "Shipped name, absolute folder, or Hub id.",
+    "BaseRef.id": "Shipped name, Hub id, or folder (`./path` inside the workspace).",
     "BaseRef.revision": "Commit on the Hub.",
     "BaseRef.fingerprint": "sha256 over the names and hashes of the weight files.",
     "PromptSlot.domain_id": "Row of the five per-domain tables.",

@@ -10,6 +10,7 @@ import pytest
 from data_helpers import FRONT, SIDE, edit_json, edit_table, video_of, write_dataset
 
 from xvla_platform.data.lerobot import open_lerobot
+from xvla_platform.data.lerobot_info import to_episode
 from xvla_platform.errors import XvlaError
 
 LENGTHS = (12, 9, 15)
@@ -151,3 +152,11 @@ def test_bad_episodes_table(folder: Path) -> None:
     edit_json(folder / "meta" / "info.json", total_episodes=2)
     with pytest.raises(XvlaError, match="episode 0 is missing"):
         open_lerobot(folder)
+
+
+def test_an_episode_of_two_tasks_is_refused() -> None:
+    """The second half would be trained with the first half's words."""
+    row = {"episode_index": 1, "length": 3, "tasks": ["lift", "place"]}
+    with pytest.raises(XvlaError, match=r"episode 1 changes its task half way.*found \['lift', 'place'\]"):
+        to_episode(row)
+    assert to_episode({**row, "tasks": ["lift", "lift "]}).instruction == "lift"

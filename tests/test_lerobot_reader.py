@@ -217,7 +217,7 @@ def test_datasets_are_located(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         raise OSError("no network")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    with pytest.raises(XvlaError, match=r"cannot be downloaded: OSError: no network; found someone/set@v3\.0"):
+    with pytest.raises(XvlaError, match=r"someone/set@v3\.0: could not download the dataset: no network"):
         locate_dataset(DatasetSpec(repo="someone/set", revision="v3.0"), tmp_path)
     assert calls == [("someone/set", {"repo_type": "dataset", "revision": "v3.0"})]
 

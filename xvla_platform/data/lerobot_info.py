@@ -60,10 +60,17 @@ def dataset_info(folder: Path, raw: Mapping[str, Any]) -> DatasetInfo:
 
 
 def to_episode(row: Mapping[str, Any]) -> Episode:
-    """The row of an episodes table; the first listed task is the episode's instruction."""
+    """The row of an episodes table; its one task is the episode's instruction."""
     tasks = row.get("tasks") or [""]
-    instruction = tasks if isinstance(tasks, str) else str(tasks[0])
-    return Episode(index=int(row["episode_index"]), length=int(row["length"]), instruction=instruction.strip())
+    texts = [tasks] if isinstance(tasks, str) else list(dict.fromkeys(str(task).strip() for task in tasks))
+    if len(texts) > 1:
+        raise XvlaError(
+            f"episode {row['episode_index']} changes its task half way, and one episode has one instruction here",
+            field="tasks",
+            found=texts,
+            hint="split the episode where the task changes",
+        )
+    return Episode(index=int(row["episode_index"]), length=int(row["length"]), instruction=texts[0].strip())
 
 
 def fill_template(folder: Path, raw: Mapping[str, Any], name: str, **values: object) -> Path:

@@ -42,6 +42,7 @@ from xvla_platform.data.lerobot_stats import (
 )
 from xvla_platform.data.lerobot_video import VideoFile, VideoSettings
 from xvla_platform.errors import XvlaError
+from xvla_platform.platform.files import atomic_folder, os_errors
 
 ROWS_PER_GROUP = 4096
 
@@ -82,6 +83,7 @@ class LeRobotWriter:
         self._vectors, self._cameras = tuple(vectors), tuple(cameras)
         self._robot_type = robot_type
         self._settings = video or VideoSettings()
+        self._overwrite = overwrite
         self._work = self.root.parent / f".{self.root.name}.partial-{os.getpid()}"
         self._tasks: dict[str, int] = {}
         self._episodes: list[dict[str, Any]] = []
@@ -98,7 +100,8 @@ class LeRobotWriter:
 
     def __enter__(self) -> Self:
         shutil.rmtree(self._work, ignore_errors=True)
-        self._work.mkdir(parents=True)
+        with os_errors(self.root):
+            self._work.mkdir(parents=True)
         return self
 
     def __exit__(
@@ -106,7 +109,8 @@ class LeRobotWriter:
     ) -> None:
         try:
             if kind is None:
-                self._finish()
+                with os_errors(self.root):
+                    self._finish()
         finally:
             for video in self._videos.values():
                 video.abandon()
@@ -272,11 +276,9 @@ class LeRobotWriter:
         self._publish()
 
     def _publish(self) -> None:
-        old = self.root.parent / f".{self.root.name}.replaced-{os.getpid()}"
-        if self.root.exists():
-            self.root.rename(old)
-        self._work.rename(self.root)
-        shutil.rmtree(old, ignore_errors=True)
+        with atomic_folder(self.root, replace=self._overwrite) as building:
+            for path in self._work.iterdir():
+                path.rename(building / path.name)
 
     def _write_json(self, name: str, content: Any) -> None:
         path = self._work / name

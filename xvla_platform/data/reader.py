@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xvla_platform.errors import XvlaError
+from xvla_platform.platform.hub_errors import hub_errors
 from xvla_platform.specs.embodiment import DatasetSpec
 
 FloatArray = NDArray[np.float64]
@@ -113,17 +114,8 @@ def locate_dataset(spec: DatasetSpec, plugin_folder: Path) -> Path:
         if not folder.is_dir():
             raise XvlaError("dataset folder not found", file=folder, field="dataset.path", found=spec.path)
         return folder
-    import httpx2  # the client library of huggingface_hub 2.4
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     assert spec.repo is not None
-    try:
+    with hub_errors(spec.repo, spec.revision, "download the dataset"):
         return Path(snapshot_download(spec.repo, repo_type="dataset", revision=spec.revision))
-    except (HfHubHTTPError, HFValidationError, httpx2.HTTPError, OSError) as error:
-        raise XvlaError(
-            f"dataset cannot be downloaded: {type(error).__name__}: {error}",
-            field="dataset.repo",
-            found=spec.repo if spec.revision is None else f"{spec.repo}@{spec.revision}",
-            hint="check the id, the revision, your token and the network",
-        ) from None

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from xvla_platform.errors import XvlaError
 from xvla_platform.modelling.config import XVLAConfig
+from xvla_platform.platform.hub_errors import hub_errors
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -138,9 +139,11 @@ def _hub_tokenizer(repo: str) -> Any:
     from tokenizers import Tokenizer
 
     try:
-        return Tokenizer.from_file(hf_hub_download(repo, "tokenizer.json"))
-    except Exception as error:  # the client's many network errors all mean the same to the user
+        with hub_errors(repo, None, "fetch its tokenizer"):
+            path = hf_hub_download(repo, "tokenizer.json")
+    except XvlaError as error:
         raise XvlaError(
-            f"the checkpoint has no tokenizer and {repo} cannot be fetched ({type(error).__name__})",
+            f"the checkpoint has no tokenizer and {repo} cannot be fetched: {error.message}",
             hint="put tokenizer.json into the checkpoint folder, or connect to the Hub once",
         ) from None
+    return Tokenizer.from_file(path)

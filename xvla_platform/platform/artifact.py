@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from xvla_platform.errors import XvlaError
-from xvla_platform.platform.files import sha256_file, write_json
+from xvla_platform.platform.files import read_json, sha256_file, write_json
 from xvla_platform.platform.records import RECORD_NAME
 from xvla_platform.specs.base import load_model
 from xvla_platform.specs.records import EmbodimentRecord, Manifest
@@ -29,6 +29,8 @@ def load_record(folder: Path) -> EmbodimentRecord:
 
 def seal(folder: Path, manifest: Manifest) -> Manifest:
     """Write `manifest.json` with the hashes of all files that lie in `folder` now; nothing may change after."""
+    if manifest.tuning == "full":
+        _point_to_own_weights(folder / "adapter_config.json")
     names = [name for name in _names(folder) if name != MANIFEST_NAME]
     check_names(names, folder)
     sealed = manifest.model_copy(update={"files": {name: sha256_file(folder / name) for name in names}})
@@ -70,6 +72,12 @@ def check_names(names: Iterable[str], where: Path | str) -> None:
             raise XvlaError("holds a hidden file", file=where, found=name)
         if path.suffix not in DATA_SUFFIXES:
             raise XvlaError("holds a file that is not plain data", file=where, found=name, allowed=DATA_SUFFIXES)
+
+
+def _point_to_own_weights(path: Path) -> None:
+    """After full tuning the adapter belongs on the folder's own weights; over the untuned base it acts wrongly."""
+    if path.is_file():
+        write_json(path, {**read_json(path), "base_model_name_or_path": ".", "revision": None})
 
 
 def _names(folder: Path) -> list[str]:

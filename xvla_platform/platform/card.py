@@ -5,16 +5,18 @@ the Hub understands (huggingface.co/docs/hub/model-cards).
 """
 
 from collections.abc import Iterable, Sequence
+from pathlib import PurePath
 from typing import Any
 
 import yaml
 
-from xvla_platform.specs.records import EmbodimentRecord, Manifest
+from xvla_platform.specs.records import BaseRef, EmbodimentRecord, Manifest
 
 TUNING = {
     "prompt": "The soft prompt and the action rows of one slot were trained; everything else is the base's.",
     "lora": "The slot's rows and low-rank adapters on the policy transformer were trained.",
-    "full": "All weights were trained.",
+    "full": "The base's own weights were tuned too: `model.safetensors` holds them, and what it does not hold is the "
+    "base's.",
 }
 
 
@@ -64,7 +66,7 @@ def _front_matter(manifest: Manifest, record: EmbodimentRecord) -> dict[str, Any
         tags.append("lora")
     front: dict[str, Any] = {"library_name": "peft"}
     # A base in a local folder has no name that means anything to others.
-    if not manifest.base.id.startswith("/"):
+    if not manifest.base.id.startswith(("/", ".")):
         front["base_model"] = manifest.base.id
         front["base_model_relation"] = "finetune" if manifest.tuning == "full" else "adapter"
     front["pipeline_tag"] = "robotics"
@@ -90,10 +92,11 @@ def _results(metrics: dict[str, Any]) -> str:
 
 
 def _usage(manifest: Manifest) -> str:
+    base = " --base FOLDER" if manifest.base.id.startswith(("/", ".")) else ""
     return (
         "```bash\npip install xvla-platform\nxvla init robots && cd robots\n"
         "xvla pull <this repository>@<commit>\n"
-        f"xvla eval {manifest.embodiment}\n```\n\n"
+        f"xvla eval {manifest.embodiment}{base}\n```\n\n"
         "`embodiment.yaml` is the exact contract: cameras, units, frames, rates and the prompt slot. "
         "The folder holds plain data only; nothing in it is executed.\n"
     )
@@ -102,7 +105,7 @@ def _usage(manifest: Manifest) -> str:
 def _provenance(manifest: Manifest) -> str:
     base, data = manifest.base, manifest.data
     rows = [
-        ("base", f"{base.id}" + (f" at {base.revision}" if base.revision else "")),
+        ("base", _base(base)),
         ("base weights", f"sha256 {base.fingerprint}"),
         ("data", f"{data.episodes} episodes, {data.frames} frames at {data.fps:g} Hz ({data.format})"),
         ("data fingerprint", f"sha256 {data.fingerprint}"),
@@ -111,6 +114,13 @@ def _provenance(manifest: Manifest) -> str:
         ("versions", ", ".join(f"{name} {version}" for name, version in sorted(manifest.versions.items()))),
     ]
     return _markdown(("what", "value"), [row for row in rows if row[1]])
+
+
+def _base(base: BaseRef) -> str:
+    """A local folder by its name alone: whoever reads the card has another disk."""
+    if base.id.startswith(("/", ".")):
+        return f"the folder `{PurePath(base.id).name}`"
+    return base.id + (f" at {base.revision}" if base.revision else "")
 
 
 def _field(field: Any) -> tuple[object, ...]:

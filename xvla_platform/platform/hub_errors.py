@@ -2,8 +2,10 @@
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 
 from xvla_platform.errors import XvlaError
+from xvla_platform.platform.files import os_errors
 
 
 @contextlib.contextmanager
@@ -42,6 +44,14 @@ def hub_errors(repo: str, revision: str | None, action: str) -> Iterator[None]:
         raise _refused(error, action, repo) from None
     except (httpx2.TransportError, errors.OfflineModeIsEnabled, ConnectionError, TimeoutError):
         raise _unreachable(action, where) from None
+    except OSError as error:
+        try:
+            with os_errors(Path(error.filename or where)):
+                raise
+        except OSError:
+            raise XvlaError(f"could not {action}: {error}", file=where) from None
+    except RuntimeError as error:  # what the uploading threads raise in place of what stopped them
+        raise XvlaError(f"could not {action}: {error}", file=where, hint="repeat; nothing was lost") from None
 
 
 def no_token(action: str) -> XvlaError:

@@ -7,7 +7,7 @@ verifies and no plugin objects; a pull is placed only when every hash and the co
 import shutil
 import tempfile
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from xvla_platform.errors import RefusedError, XvlaError
 from xvla_platform.platform.artifact import MANIFEST_NAME, load_record, verify
@@ -80,6 +80,7 @@ def pull(workspace: Workspace, source: str) -> Pulled:
             got: str | None = load_target(storage.pull)(location, revision or None, temporary)
         manifest = verify(temporary)
         record = load_record(temporary)
+        _check_plugin(record, source)
         return _place(workspace, temporary, manifest, record, where, got)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -137,6 +138,19 @@ def _write_record(workspace: Workspace, folder: Path, record: EmbodimentRecord) 
             if (folder / "stats.json").is_file():
                 shutil.copyfile(folder / "stats.json", building / "stats.json")
     return True, None
+
+
+def _check_plugin(record: EmbodimentRecord, source: str) -> None:
+    """A record from elsewhere must not choose which `plugin.py` of this machine runs."""
+    path = PurePath(record.plugin)
+    if path.is_absolute() or ".." in path.parts or record.plugin.startswith("~"):
+        raise XvlaError(
+            "names a plugin folder outside the workspace",
+            file=source,
+            field="plugin",
+            found=record.plugin,
+            hint="its maker registers the robot from a folder inside the workspace and adapts again",
+        )
 
 
 def _storage(target: str) -> tuple[Storage, str]:
