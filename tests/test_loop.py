@@ -1,5 +1,7 @@
 """The training loop: rates, freezing, checkpoints, and the same weights however often a run was stopped."""
 
+import errno
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,18 +16,19 @@ from accelerate import Accelerator
 from adapt_helpers import PIXELS, SENTENCES, TOKENS, small_model, write_small_base
 from torch import Tensor
 
+from xvla_platform.adapt.arrays import allocate
 from xvla_platform.adapt.loop import Job, run_stage
 from xvla_platform.adapt.schedule import scale_at
 from xvla_platform.adapt.snapshot import load_newest, snapshots
 from xvla_platform.adapt.sources import Draw, Source, assemble, draw
 from xvla_platform.adapt.trainables import build_optimizer, select_trainables
-from xvla_platform.errors import RefusedError
+from xvla_platform.errors import RefusedError, XvlaError
 from xvla_platform.modelling.config import XVLAConfig
 from xvla_platform.modelling.processor import Processor
 from xvla_platform.modelling.slot import open_slot
 from xvla_platform.modelling.xvla import XVLA
 from xvla_platform.policy.adapter import inject_lora
-from xvla_platform.specs.plan import Group, LoraSpec, Stage
+from xvla_platform.specs.plan import AdaptationPlan, Group, LoraSpec, Stage
 
 MINE = 3
 RATES: dict[str, dict[Group, float]] = {
@@ -94,14 +97,15 @@ def make_job(processor: Processor, folder: Path, stage: Stage, recorder: Recorde
     if stage.lora is not None:
         inject_lora(model, stage.lora, seed=0)
     open_slot(model, MINE)
-    if not stage.trains_vlm:
+    in_loop = stage.trains_vlm(name for name, _ in model.named_modules())
+    if not in_loop:
         model.vlm = None
     values: dict[str, Any] = {
         "model": model,
         "stage": stage,
         "index": 0,
         "seed": 7,
-        "sources": [make_source(processor, cached=not stage.trains_vlm)],
+        "sources": [make_source(processor, cached=not in_loop)],
         "weights": [1.0],
         "processor": processor,
         "accelerator": Accelerator(cpu=True),
@@ -340,3 +344,57 @@ def test_only_two_checkpoints_are_kept(processor: Processor, tmp_path: Path) -> 
     run_stage(make_job(processor, tmp_path, make_stage(steps=10), save_every=1))
     assert [path.name[-2:] for path in snapshots(tmp_path / "checkpoints")] == ["09", "10"]
     shutil.rmtree(tmp_path / "checkpoints")
+
+
+def test_nothing_to_validate_needs_no_best(processor: Processor, tmp_path: Path) -> None:
+    """Pretraining's checkpoints hold every weight once, not twice."""
+    run_stage(make_job(processor, tmp_path, make_stage()))
+    found = load_newest(tmp_path / "checkpoints")
+    assert found is not None
+    assert found.best == {}
+
+
+def test_a_slow_stage_is_saved_by_the_clock(processor: Processor, tmp_path: Path) -> None:
+    """However many steps lie between two checkpoints, minutes do not get lost."""
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(make_job(processor, tmp_path, make_stage(), Recorder(2), save_every=100, save_seconds=0.0))
+    assert [path.name[-2:] for path in snapshots(tmp_path / "checkpoints")] == ["01", "02"]
+
+
+@pytest.mark.parametrize(
+    ("targets", "expected"),
+    [
+        (LoraSpec().targets, False),
+        (r"(transformer|vlm)\..*\.fc1", True),
+        (r"transformer\..*|vlm\.nothing", False),
+        (r".*\.fc1", True),
+    ],
+)
+def test_what_lora_targets_decides_what_is_cached(targets: str, expected: bool) -> None:
+    """The names of the modules decide, not how the expression begins."""
+    modules = [name for name, _ in small_model().named_modules()]
+    stage = make_stage("lora", lora=LoraSpec(rank=2, alpha=4, targets=targets))
+    assert stage.trains_vlm(modules) is expected
+
+
+def test_a_plan_that_could_not_do_what_it_says_is_refused() -> None:
+    """Jitter never reaches cached features; a broken expression matches nothing."""
+    with pytest.raises(ValueError, match="stage prompt: color_jitter needs the encoder in the loop"):
+        AdaptationPlan(name="x", stages=(make_stage(color_jitter=(0.2, 0.0, 0.0)),))
+    with pytest.raises(ValueError, match="is not a regular expression"):
+        LoraSpec(targets="transformer.(")
+
+
+def test_a_full_disk_is_seen_before_an_array_is_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sparse map would end the process by a signal when its pages find no place."""
+    path = tmp_path / "scratch" / "frames.npy"
+    allocate((4, 8), np.uint8, path, budget=0)[:] = 1
+    assert path.stat().st_blocks * 512 >= path.stat().st_size
+
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(XvlaError, match="disk full while writing"):
+        allocate((4, 8), np.uint8, path, budget=0)
+    assert not path.exists()

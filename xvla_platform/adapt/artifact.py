@@ -5,7 +5,7 @@ loads the folder as any user would and compares chunks: what cannot be reproduce
 """
 
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version as library_version
 from pathlib import Path
@@ -16,6 +16,7 @@ import torch
 import yaml
 from numpy.typing import NDArray
 
+from xvla_platform import __version__
 from xvla_platform.adapt.features import ENCODE_BATCH, encode_source
 from xvla_platform.adapt.initialise import Initialisation
 from xvla_platform.adapt.robot_data import Split
@@ -40,7 +41,7 @@ from xvla_platform.policy.policy import Observation, Policy, load_policy
 from xvla_platform.specs.plan import AdaptationPlan
 from xvla_platform.specs.records import EmbodimentRecord, Manifest
 
-LIBRARIES = ("xvla-platform", "torch", "transformers", "peft", "accelerate", "numpy")
+LIBRARIES = ("torch", "transformers", "peft", "accelerate", "numpy")
 SHOWN_FRAMES = 4
 
 
@@ -78,8 +79,14 @@ class Finished:
         return "lora" if any(stage.lora for stage in self.plan.stages) else "prompt"
 
 
-def register(workspace: Workspace, done: Finished) -> Adaptation:
-    """Place the next version of the robot's adaptation, or refuse without a trace."""
+def register(
+    workspace: Workspace, done: Finished, sealed: Callable[[int, Path], None] = lambda number, folder: None
+) -> Adaptation:
+    """Place the next version of the robot's adaptation, or refuse without a trace.
+
+    Args:
+        sealed: Called with the number and the complete folder just before it appears in the registry.
+    """
 
     def build(folder: Path, number: int) -> None:
         _write(folder, done)
@@ -88,6 +95,7 @@ def register(workspace: Workspace, done: Finished) -> Adaptation:
         save_example(folder, _example(done, _reloaded(folder, done)))
         write_text(folder / "README.md", model_card(manifest, done.record, metrics(done)))
         seal(folder, manifest)
+        sealed(number, folder)
 
     return place(workspace, done.record.spec.name, build)
 
@@ -163,7 +171,7 @@ def _manifest(done: Finished, number: int) -> Manifest:
         data=done.record.data,
         seed=done.plan.seed,
         git=_git_state(),
-        versions={name: library_version(name) for name in LIBRARIES},
+        versions={"xvla-platform": __version__, **{name: library_version(name) for name in LIBRARIES}},
         files={},
     )
 

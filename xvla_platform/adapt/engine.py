@@ -19,7 +19,7 @@ from torch import Tensor
 from xvla_platform.adapt.artifact import Finished, register
 from xvla_platform.adapt.features import encode_source
 from xvla_platform.adapt.frozen import assert_unmoved, frozen_digest
-from xvla_platform.adapt.initialise import Initialisation, initialise_slot
+from xvla_platform.adapt.initialise import Initialisation, check_initialisation, initialise_slot
 from xvla_platform.adapt.loop import Job, Observer, run_stage
 from xvla_platform.adapt.robot_data import Split, load_split, split_samples
 from xvla_platform.adapt.run import Run, read_lines
@@ -32,15 +32,18 @@ from xvla_platform.errors import XvlaError
 from xvla_platform.evaluation.baselines import hold_still, mean_action, nearest_demonstration
 from xvla_platform.evaluation.open_loop import field_errors, predict_chunks, relative_error
 from xvla_platform.modelling.checkpoint import load_model
+from xvla_platform.modelling.config import XVLAConfig
 from xvla_platform.modelling.processor import Processor
 from xvla_platform.modelling.slot import close_slot, open_slot
 from xvla_platform.modelling.xvla import XVLA
+from xvla_platform.platform.artifact import MANIFEST_NAME
 from xvla_platform.platform.bases import ResolvedBase
 from xvla_platform.platform.embodiments import base_space
-from xvla_platform.platform.registry import Adaptation
+from xvla_platform.platform.files import sha256_file
+from xvla_platform.platform.registry import Adaptation, list_adaptations
 from xvla_platform.platform.workspace import Workspace
 from xvla_platform.policy.adapter import inject_lora
-from xvla_platform.specs.plan import Stage
+from xvla_platform.specs.plan import JITTER, AdaptationPlan, Stage
 from xvla_platform.specs.records import EmbodimentRecord
 
 EVAL_SEED = 0  # noise of every reported number
@@ -53,7 +56,12 @@ ProgressFactory = Callable[[str, int], Progress]
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """Everything an adaptation stands on, opened. `note` receives one line per inherited or measured choice."""
+    """Everything an adaptation stands on, opened.
+
+    Attributes:
+        note: Receives one line per inherited or measured choice.
+        started: Called when all is loaded and the first stage is about to begin.
+    """
 
     workspace: Workspace
     record: EmbodimentRecord
@@ -65,17 +73,23 @@ class Setting:
     observer: Observer
     progress: ProgressFactory | None = None
     note: Callable[[str], None] = field(default=lambda line: None)
+    started: Callable[[], None] = field(default=lambda: None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """The base, the robot's data and how they meet."""
+    """The base, the robot's data and how they meet.
+
+    Attributes:
+        in_loop: Names of the stages that train the encoder.
+    """
 
     model: XVLA
     processor: Processor
     binding: Binding
     splits: dict[str, Split]
     initial: Initialisation
+    in_loop: frozenset[str]
 
     @property
     def target(self) -> NDArray[np.float32]:
@@ -86,19 +100,21 @@ class Loaded:
 def adapt(setting: Setting, *, resume: bool = False) -> Adaptation:
     """Run the plan of `setting.run` to a registered adaptation."""
     run, domain = setting.run, setting.record.slot.domain_id
+    placed = _already_placed(setting) if resume else None
+    if placed is not None:
+        return _end(run, placed)
     loaded = _load(setting)
     setting.note(f"slot {domain} starts as {loaded.initial.source}")
     results, reference = _baselines(loaded)
     unadapted = _predict(loaded, domain)
     results[UNADAPTED] = field_errors(loaded.binding, unadapted, loaded.target)
-    results |= run.state["results"]
     snapshot = load_newest(run.folder / "checkpoints") if resume else None
     adapted = unadapted
+    setting.started()
     for index, stage in enumerate(run.plan.stages):
         _run_stage(setting, loaded, stage, index, snapshot, reference)
         adapted = _predict(loaded, domain)
         results[RUNGS.get(stage.name, stage.name)] = field_errors(loaded.binding, adapted, loaded.target)
-        run.update(results=results)
     finished = Finished(
         record=setting.record,
         base=setting.base,
@@ -115,14 +131,58 @@ def adapt(setting: Setting, *, resume: bool = False) -> Adaptation:
         lines=read_lines(run.folder),
         eval_seed=EVAL_SEED,
     )
-    adaptation = register(setting.workspace, finished)
+
+    def remember(number: int, folder: Path) -> None:
+        # Killed after the rename and before the status, the run must know its own version again.
+        run.update(placing={"version": number, "manifest": sha256_file(folder / MANIFEST_NAME)})
+
+    return _end(run, register(setting.workspace, finished, remember))
+
+
+def _end(run: Run, adaptation: Adaptation) -> Adaptation:
     run.update(status="finished", adaptation=adaptation.label)
     run.clean()
     return adaptation
 
 
+def _already_placed(setting: Setting) -> Adaptation | None:
+    """The version that this run placed just before it was killed."""
+    placing = setting.run.state.get("placing")
+    if placing is None:
+        return None
+    for adaptation in list_adaptations(setting.workspace, setting.record.spec.name):
+        if adaptation.version == placing["version"]:
+            same = sha256_file(adaptation.folder / MANIFEST_NAME) == placing["manifest"]
+            return adaptation if same else None
+    return None
+
+
+def check_start(record: EmbodimentRecord, base: ResolvedBase, plan: AdaptationPlan, reader: DatasetReader) -> None:
+    """Refuse what would fail only after everything was decoded: the plan, the slot's start, a long instruction."""
+    stages_in_loop(plan, base)
+    check_initialisation(record.spec.prompt, base)
+    processor = Processor.from_folder(base.folder, XVLAConfig.from_folder(base.folder))
+    for instruction in sorted({episode.instruction for episode in reader.episodes}):
+        processor.tokens(instruction)
+
+
+def stages_in_loop(plan: AdaptationPlan, base: ResolvedBase) -> frozenset[str]:
+    """Names of the stages that train the encoder, as the base's own modules decide; jitter elsewhere is refused."""
+    modules: list[str] = []
+    if any(stage.lora is not None for stage in plan.stages):
+        with torch.device("meta"):
+            modules = [name for name, _ in XVLA(XVLAConfig.from_folder(base.folder)).named_modules()]
+    found = frozenset(stage.name for stage in plan.stages if stage.trains_vlm(modules))
+    for stage in plan.stages:
+        if any(stage.color_jitter) and stage.name not in found:
+            raise XvlaError(f"color_jitter {JITTER}", field=f"stage {stage.name}")
+    return found
+
+
 def _load(setting: Setting) -> Loaded:
-    record, base = setting.record, setting.base
+    record, base, plan = setting.record, setting.base, setting.run.plan
+    check_start(record, base, plan, setting.reader)
+    in_loop = stages_in_loop(plan, base)
     model = load_model(base.folder, device=setting.accelerator.device, num_domains=record.slot.num_domains)
     processor = Processor.from_folder(base.folder, model.config)
     binding = Binding(record.spec, base_space(base), record.rotation_layout, setting.statistics)
@@ -147,11 +207,11 @@ def _load(setting: Setting) -> Loaded:
         record.spec.prompt,
         base.used_domains,
         splits["train"].source,
-        setting.run.plan.seed,
+        plan.seed,
     )
-    if not any(stage.trains_vlm for stage in setting.run.plan.stages):
+    if not in_loop:
         model.vlm = None  # from here on only its features are needed
-    return Loaded(model=model, processor=processor, binding=binding, splits=splits, initial=initial)
+    return Loaded(model=model, processor=processor, binding=binding, splits=splits, initial=initial, in_loop=in_loop)
 
 
 def _run_stage(
@@ -164,6 +224,7 @@ def _run_stage(
 ) -> None:
     """Train one stage, or put back what it left when it had already finished before an interruption."""
     model, run, domain = loaded.model, setting.run, setting.record.slot.domain_id
+    in_loop = stage.name in loaded.in_loop
     if stage.lora is not None:
         inject_lora(model, stage.lora, seed=run.plan.seed)
     slot = open_slot(model, domain)
@@ -178,14 +239,14 @@ def _run_stage(
             stage=stage,
             index=index,
             seed=run.plan.seed,
-            sources=[replace(train, features=None) if stage.trains_vlm else train],
+            sources=[replace(train, features=None) if in_loop else train],
             weights=[1.0],
             processor=loaded.processor,
             accelerator=setting.accelerator,
             folder=run.folder,
             observer=setting.observer,
             validate=_validator(loaded, stage, domain, reference, run.scratch),
-            save_every=min(50, stage.eval_every),
+            save_every=stage.eval_every if in_loop or everything_moves else min(50, stage.eval_every),
         )
         run_stage(job, snapshot if snapshot is not None and snapshot.stage == index else None)
         assert_unmoved(before, frozen_digest(model, domain, tables_only=everything_moves), stage.name)
@@ -193,8 +254,10 @@ def _run_stage(
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     close_slot(model, slot)
-    if stage.trains_vlm:
-        loaded.splits["test"] = _encoded_again(loaded, loaded.splits["test"], run.scratch)
+    if in_loop:
+        cache_needed = any(later.name not in loaded.in_loop for later in run.plan.stages[index + 1 :])
+        for name in ("train", "validation", "test") if cache_needed else ("test",):
+            loaded.splits[name] = _encoded_again(loaded, loaded.splits[name], run.scratch)
 
 
 @torch.no_grad()
@@ -207,7 +270,7 @@ def _put_back(model: XVLA, stage: Stage, tensors: Mapping[str, Tensor]) -> None:
 
 def _encoded_again(loaded: Loaded, split: Split, scratch: Path) -> Split:
     """A split's features under the encoder as it is now."""
-    features = encode_source(loaded.model, split.source, loaded.processor, scratch / "again")
+    features = encode_source(loaded.model, split.source, loaded.processor, scratch / f"{split.name}-again")
     return replace(split, source=replace(split.source, features=features))
 
 
@@ -259,7 +322,7 @@ def _validator(
 
     def error() -> float:
         features = part.features
-        if stage.trains_vlm:
+        if stage.name in loaded.in_loop:
             features = encode_source(loaded.model, part, loaded.processor, scratch / "validation-now")
         assert features is not None
         predicted = predict_chunks(

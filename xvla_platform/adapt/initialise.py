@@ -10,12 +10,15 @@ import numpy as np
 import torch
 
 from xvla_platform.adapt.sources import Source
+from xvla_platform.errors import XvlaError
 from xvla_platform.modelling import objective
 from xvla_platform.modelling.slot import mean_rows, random_rows, read_rows, write_rows
 from xvla_platform.modelling.xvla import XVLA
+from xvla_platform.platform.bases import ResolvedBase
 from xvla_platform.specs.embodiment import PromptSpec
 
 PROBE = 256  # samples of the training episodes that each existing slot is measured on
+BATCH = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +28,24 @@ class Initialisation:
     method: str
     source: str
     losses: dict[str, float]
+
+
+def check_initialisation(prompt: PromptSpec, base: ResolvedBase) -> None:
+    """Refuse a start that this base cannot give."""
+    if prompt.copy_from is not None and prompt.copy_from >= base.num_domains:
+        raise XvlaError(
+            f"{base.id} has no such slot to copy",
+            field="prompt.copy_from",
+            found=prompt.copy_from,
+            allowed=f"0-{base.num_domains - 1}",
+        )
+    if prompt.init in ("nearest", "mean") and not base.used_domains:
+        raise XvlaError(
+            f"no slot of {base.id} was used in its pretraining",
+            field="prompt.init",
+            found=prompt.init,
+            allowed="random, copy",
+        )
 
 
 def initialise_slot(
@@ -60,12 +81,17 @@ def slot_loss(model: XVLA, domain_id: int, source: Source, seed: int) -> float:
     t = objective.stratified_times(torch.rand(1, generator=generator), len(rows))
     device = next(model.parameters()).device
     model.eval()
-    terms = model(
-        domain_id=torch.tensor([domain_id], device=device),
-        proprio=source.proprio[rows].to(device),
-        action=action.to(device),
-        noise=noise.to(device),
-        t=t.to(device),
-        features=(source.features[0][rows].to(device), source.features[1][rows].to(device)),
-    )
-    return float(sum(terms.values()))
+    total = 0.0
+    for start in range(0, len(rows), BATCH):
+        part = slice(start, start + BATCH)
+        chosen = rows[part]
+        terms = model(
+            domain_id=torch.tensor([domain_id], device=device),
+            proprio=source.proprio[chosen].to(device),
+            action=action[part].to(device),
+            noise=noise[part].to(device),
+            t=t[part].to(device),
+            features=(source.features[0][chosen].to(device), source.features[1][chosen].to(device)),
+        )
+        total += float(sum(terms.values())) * len(chosen)
+    return total / len(rows)

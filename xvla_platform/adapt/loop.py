@@ -57,7 +57,7 @@ class Job:
 
     Attributes:
         validate: Error to be lowered, measured on the validation episodes; None keeps the last weights.
-        save_every: Steps between checkpoints.
+        save_every: Steps between checkpoints; one is also written when `save_seconds` have passed.
     """
 
     model: XVLA
@@ -72,6 +72,7 @@ class Job:
     observer: Observer
     validate: Callable[[], float] | None = None
     save_every: int = 100
+    save_seconds: float = 300.0
 
     def validate_now(self) -> float:
         """Measure the model as it stands, in evaluation mode."""
@@ -108,7 +109,8 @@ def run_stage(job: Job, resume: Snapshot | None = None) -> Outcome:
     job.observer.stage_started(stage, job.index, start, trained)
     if start == 0:
         state["best_error"] = None if job.validate is None else job.validate_now()
-        best = _copy(trainables)
+        best = _copy(trainables) if job.validate is not None else {}
+    saved = time.monotonic()
     began = time.monotonic() - float(state["elapsed_s"])
     for step in range(start, stage.steps):
         metrics: dict[str, float] = _train_step(job, wrapped, trainables, optimizer, step)
@@ -121,7 +123,9 @@ def run_stage(job: Job, resume: Snapshot | None = None) -> Outcome:
                 best = _copy(trainables)
         state["elapsed_s"] = time.monotonic() - began
         metrics["elapsed_s"] = state["elapsed_s"]
-        if (done % job.save_every == 0 or done == stage.steps) and job.accelerator.is_main_process:
+        due = done % job.save_every == 0 or time.monotonic() - saved >= job.save_seconds
+        if (due or done == stage.steps) and job.accelerator.is_main_process:
+            saved = time.monotonic()
             save_snapshot(
                 job.folder / "checkpoints",
                 stage=job.index,
@@ -143,7 +147,7 @@ def _train_step(
     rank, world = accelerator.process_index, accelerator.num_processes
     torch.manual_seed(_seed(job.seed, job.index, step, rank))
     model.train()
-    if model.vlm is not None and not stage.trains_vlm:
+    if model.vlm is not None and not any(t.name.startswith("vlm.") for t in trainables):
         model.vlm.eval()
     jitter = Jitter(strength=stage.color_jitter) if any(stage.color_jitter) else None
     drawn = draw(

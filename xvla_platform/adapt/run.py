@@ -1,7 +1,7 @@
 """The folder of one run: what was planned, what was measured, where it stands.
 
-`runs/<embodiment>/<NNN>/` holds `run.json`, `metrics.jsonl`, TensorBoard events, `checkpoints/` and, for every
-finished stage, the weights it left. A run that was interrupted is continued from here.
+`runs/<embodiment>/<NNN>/` holds `run.json`, the dataset's `stats.json`, `metrics.jsonl`, TensorBoard events,
+`checkpoints/` and, for every finished stage, the weights it left. A run that was interrupted is continued from here.
 """
 
 import json
@@ -23,6 +23,7 @@ from xvla_platform.specs.plan import AdaptationPlan, Stage
 from xvla_platform.specs.records import EmbodimentRecord
 
 STATE = "run.json"
+STATS = "stats.json"
 METRICS = "metrics.jsonl"
 
 
@@ -36,8 +37,13 @@ class Run:
 
     @property
     def state(self) -> dict[str, Any]:
-        """What `update` keeps: status, results per finished stage."""
+        """What `update` keeps: the status, and what is about to appear in the registry."""
         return dict(read_json(self.folder / STATE)["state"])
+
+    @property
+    def statistics(self) -> dict[str, Any]:
+        """The dataset's statistics as they were when the run started."""
+        return dict(read_json(self.folder / STATS))
 
     def update(self, **changes: Any) -> None:
         """Merge into the kept state, atomically."""
@@ -51,9 +57,11 @@ class Run:
         return self.folder / "scratch"
 
     def clean(self) -> None:
-        """Remove what only a resumed run would need: the scratch files and the checkpoints."""
+        """Remove what only a resumed run would need: scratch files, checkpoints, weights of the stages."""
         for name in ("scratch", "checkpoints"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
+        for path in self.folder.glob("stage-*.safetensors"):
+            path.unlink(missing_ok=True)
 
     def save_stage(self, index: int, tensors: Mapping[str, Tensor]) -> None:
         """Keep the weights that a finished stage left."""
@@ -84,7 +92,7 @@ def read_lines(folder: Path) -> list[dict[str, Any]]:
     return out
 
 
-def start_run(root: Path, record: EmbodimentRecord, plan: AdaptationPlan) -> Run:
+def start_run(root: Path, record: EmbodimentRecord, plan: AdaptationPlan, statistics: Mapping[str, Any]) -> Run:
     """A new run folder under `root` = `runs/<embodiment>`."""
     number = max((_number(path) for path in root.glob("*")), default=0) + 1
     folder = root / f"{number:03d}"
@@ -94,14 +102,23 @@ def start_run(root: Path, record: EmbodimentRecord, plan: AdaptationPlan) -> Run
         "schema_version": 1,
         "record": record.model_dump(mode="json"),
         "plan": plan.model_dump(mode="json"),
-        "state": {"status": "running", "results": {}},
+        "state": {"status": "running"},
     }
+    write_json(folder / STATS, statistics)
     write_json(folder / STATE, data)
     return Run(folder=folder, record=record, plan=plan)
 
 
 def newest_unfinished(root: Path) -> Run:
     """The run to resume; none is an error."""
+    run = find_unfinished(root)
+    if run is None:
+        raise XvlaError("no interrupted run to resume", file=root, hint="start one without --resume")
+    return run
+
+
+def find_unfinished(root: Path) -> Run | None:
+    """The newest run that has not finished."""
     for folder in sorted(root.glob("*"), key=_number, reverse=True):
         if not (folder / STATE).is_file():
             continue
@@ -113,7 +130,7 @@ def newest_unfinished(root: Path) -> Run:
                 record=validate_model(EmbodimentRecord, data["record"], file),
                 plan=validate_model(AdaptationPlan, data["plan"], file),
             )
-    raise XvlaError("no interrupted run to resume", file=root, hint="start one without --resume")
+    return None
 
 
 def _number(path: Path) -> int:

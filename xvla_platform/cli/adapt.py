@@ -5,10 +5,22 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from xvla_platform.cli.output import common_options, done, say, table
 from xvla_platform.cli.results import results_table
 from xvla_platform.errors import XvlaError
+
+# What a run keeps from its start: --resume takes none of it from the command line.
+OF_THE_RUN = {
+    "base_name": "--base",
+    "revision": "--revision",
+    "then": "--then",
+    "plan_file": "--plan",
+    "steps": "--steps",
+    "batch_size": "--batch-size",
+    "seed": "--seed",
+}
 
 
 @click.command(short_help="Teach the base a registered robot.")
@@ -47,25 +59,21 @@ def adapt(
     Ends with a version in registry/<robot>/: a PEFT adapter with its contract, its measured errors on held-out
     episodes and its pictures. Interrupted at any moment, it goes on with --resume.
     """
+    from xvla_platform.adapt.engine import check_start
     from xvla_platform.adapt.plans import choose_plan
     from xvla_platform.adapt.prepare import open_base, open_demonstrations, statistics_of
-    from xvla_platform.adapt.run import newest_unfinished, start_run
-    from xvla_platform.platform.bases import resolve_base
-    from xvla_platform.platform.embodiments import add_embodiment
-    from xvla_platform.platform.plugins import load_plugin
-    from xvla_platform.platform.records import load_embodiment, plugin_folder
+    from xvla_platform.adapt.run import find_unfinished, newest_unfinished, start_run
+    from xvla_platform.platform.records import load_embodiment
     from xvla_platform.platform.workspace import Workspace
 
+    _refuse_contradictions(resume, plan_file)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise XvlaError(
             "`xvla adapt` runs in one process", field="WORLD_SIZE", found=os.environ["WORLD_SIZE"], allowed="1"
         )
     place = Workspace.find(workspace)
     record = load_embodiment(place, embodiment)
-    if base_name is not None and base_name != record.base.id:
-        say(f"base      {base_name}: registering {embodiment} on it")
-        plugin = load_plugin(plugin_folder(place, record))
-        record = add_embodiment(place, plugin, base=resolve_base(base_name, revision))
+    record = _on_base(place, record, base_name, revision, dry_run)
     root = place.runs / embodiment
     run = None
     if resume:
@@ -74,18 +82,25 @@ def adapt(
         if run.record != record:
             say("note      the robot was registered again since; the run keeps what it started with")
         record = run.record
-    base = open_base(record)
+    base = open_base(record, place)
     if run is None:
         plan, source = choose_plan(
             base.folder, then=then, file=plan_file, steps=steps, batch_size=batch_size, seed=seed
         )
     reader = open_demonstrations(place, record)
+    check_start(record, base, plan, reader)
     _announce(record, base, plan, source)
+    unfinished = None if resume else find_unfinished(root)
+    if unfinished is not None:
+        say(
+            f"note      {place.shown(unfinished.folder)} was not finished;"
+            f" `xvla adapt --embodiment {embodiment} --resume` goes on with it"
+        )
     if dry_run:
         done(next_command=f"xvla adapt --embodiment {embodiment}", data={"plan": plan.model_dump(mode="json")})
         return
-    run = run or start_run(root, record, plan)
-    adaptation = _run(place, record, base, reader, statistics_of(place, embodiment), run, resume)
+    run = run or start_run(root, record, plan, statistics_of(place, embodiment))
+    adaptation = _run(place, record, base, reader, run, resume)
     from xvla_platform.platform.files import read_json
 
     results = read_json(adaptation.folder / "metrics.json")
@@ -99,18 +114,66 @@ def adapt(
     )
 
 
+def _refuse_contradictions(resume: bool, plan_file: Path | None) -> None:
+    context = click.get_current_context()
+    given = [
+        flag
+        for name, flag in OF_THE_RUN.items()
+        if context.get_parameter_source(name) not in (None, ParameterSource.DEFAULT)
+    ]
+    if resume and given:
+        raise XvlaError(
+            "--resume goes on with the interrupted run's own base and plan",
+            field=given[0],
+            hint=f"leave {given[0]} out",
+        )
+    if plan_file is not None and "--then" in given:
+        raise XvlaError("--plan names every stage itself", field="--then", hint="leave --plan or --then out")
+
+
+def _on_base(place: Any, record: Any, name: str | None, revision: str | None, dry_run: bool) -> Any:
+    """The record on the base asked for: registered there first, or with a dry run only as it would be."""
+    from xvla_platform.adapt.prepare import statistics_of
+    from xvla_platform.data.binding import Binding
+    from xvla_platform.platform.bases import resolve_base
+    from xvla_platform.platform.embodiments import _base_ref, add_embodiment, base_space
+    from xvla_platform.platform.plugins import load_plugin
+    from xvla_platform.platform.records import plugin_folder
+    from xvla_platform.platform.slots import allocate_slot
+
+    if revision is None and name in (None, record.base.id):
+        return record
+    base = resolve_base(name or record.base.id, revision, place.root)
+    ref = _base_ref(place, base)
+    if (ref.id, ref.revision) == (record.base.id, record.base.revision):
+        return record
+    at = f" at {base.revision[:12]}" if base.revision else ""
+    if not dry_run:
+        say(f"base      {base.id}{at}: registering {record.spec.name} on it")
+        return add_embodiment(place, load_plugin(plugin_folder(place, record)), base=base)
+    say(f"base      {base.id}{at}: {record.spec.name} would be registered on it")
+    space = base_space(base)
+    Binding(record.spec, space, base.rotation_layout, statistics_of(place, record.spec.name))
+    slot = allocate_slot(base, place, record.spec.name)
+    changes = {"base": ref, "slot": slot, "action_space": space.name, "rotation_layout": base.rotation_layout}
+    return record.model_copy(update=changes)
+
+
 def _announce(record: Any, base: Any, plan: Any, source: str) -> None:
     """Every inherited or defaulted choice, with its source, before compute is spent."""
+    from xvla_platform.adapt.engine import stages_in_loop
+
+    in_loop = stages_in_loop(plan, base)
     say(f"robot     {record.spec.name}: {record.data.episodes} episodes, {record.data.frames} frames")
     say(f"base      {base.id}, weights {base.fingerprint[:12]}; slot {record.slot.domain_id}")
     say(f"plan      {plan.name} (from {source}), seed {plan.seed}")
     for stage in plan.stages:
         rates = ", ".join(f"{group} {rate:g}" for group, rate in stage.lr.items())
-        where = "encoder in the loop" if stage.trains_vlm else "cached features"
+        where = "encoder in the loop" if stage.name in in_loop else "cached features"
         say(f"          {stage.name}: {stage.steps} steps of {stage.batch_size}, {where}; lr {rates}")
 
 
-def _run(place: Any, record: Any, base: Any, reader: Any, statistics: Any, run: Any, resume: bool) -> Any:
+def _run(place: Any, record: Any, base: Any, reader: Any, run: Any, resume: bool) -> Any:
     from xvla_platform.adapt.engine import Setting
     from xvla_platform.adapt.engine import adapt as run_adaptation
     from xvla_platform.adapt.launch import make_accelerator
@@ -124,22 +187,24 @@ def _run(place: Any, record: Any, base: Any, reader: Any, statistics: Any, run: 
     manager = build_manager(folder if folder.is_dir() else None)
     accelerator = make_accelerator()
     log = RunLog(run.folder, [stage.name for stage in run.plan.stages])
-    manager.hook.adaptation_started(record=record, run_folder=run.folder)
-    with Bars() as bars:
-        setting = Setting(
-            workspace=place,
-            record=record,
-            base=base,
-            reader=reader,
-            statistics=statistics,
-            run=run,
-            accelerator=accelerator,
-            observer=Observers(bars, log, HookObserver(manager, run.folder)),
-            progress=bars.task,
-            note=lambda line: say(f"          {line}"),
-        )
-        adaptation = run_adaptation(setting, resume=resume)
-    log.close()
+    try:
+        with Bars() as bars:
+            setting = Setting(
+                workspace=place,
+                record=record,
+                base=base,
+                reader=reader,
+                statistics=run.statistics,
+                run=run,
+                accelerator=accelerator,
+                observer=Observers(bars, log, HookObserver(manager, run.folder)),
+                progress=bars.task,
+                note=lambda line: say(f"          {line}"),
+                started=lambda: manager.hook.adaptation_started(record=record, run_folder=run.folder),
+            )
+            adaptation = run_adaptation(setting, resume=resume)
+    finally:
+        log.close()
     manager.hook.adaptation_finished(manifest=adaptation.manifest, folder=adaptation.folder)
     return adaptation
 

@@ -5,6 +5,7 @@ user can mend, 130 interrupted. Anything else is a bug and keeps its traceback.
 """
 
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -31,7 +32,11 @@ COMMANDS = {
     ),
 }
 
-RESUME = {"adapt": "`xvla adapt --resume` goes on from the last checkpoint"}
+# What a resumed command takes over from the interrupted one: option to whether a value follows; None: every word.
+RESUMABLE: dict[str, dict[str, bool] | None] = {
+    "adapt": {"--embodiment": True, "--workspace": True, "--json": False},
+    "pretrain": None,
+}
 REPEAT = "nothing half-written was left; run the same command again"
 
 
@@ -53,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _report_misuse(error, words)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        hint = next((text for name, text in RESUME.items() if name in words[:1]), REPEAT)
+        hint = resume_hint(words)
         _report(f"interrupted; {hint}", {"error": "interrupted", "hint": hint}, words)
         sys.exit(130)
     except BrokenPipeError:
@@ -61,6 +66,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stdout = open("/dev/null", "w")  # noqa: SIM115
         sys.exit(0)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def resume_hint(words: Sequence[str]) -> str:
+    """How to go on: the command as it was typed, with --resume where that exists."""
+    if not words or words[0] not in RESUMABLE or "--dry-run" in words:
+        return REPEAT
+    options, kept = RESUMABLE[words[0]], [words[0]]
+    rest = iter(words[1:])
+    for word in rest:
+        name, assigned, _ = word.partition("=")
+        if options is None:
+            kept += [word] if word != "--resume" else []
+        elif name in options:
+            kept += [word, *([next(rest, "")] if options[name] and not assigned else [])]
+    return f"`xvla {shlex.join([*kept, '--resume'])}` goes on from the last checkpoint"
 
 
 def _report(line: str, details: dict[str, object], words: Sequence[str]) -> None:

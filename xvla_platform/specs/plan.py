@@ -3,14 +3,17 @@
 A group that `Stage.lr` does not name is frozen: `requires_grad=False` and not in the optimizer.
 """
 
+import re
+from collections.abc import Iterable
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from xvla_platform.specs.base import SCHEMA_VERSION, StrictModel
 
 Group = Literal["soft_prompts", "action_heads", "lora", "transformer_core", "vlm"]
 Then = Literal["lora", "full", "none"]
+JITTER = "needs the encoder in the loop, and this stage reads cached features"
 
 
 class LoraSpec(StrictModel):
@@ -24,6 +27,15 @@ class LoraSpec(StrictModel):
     alpha: int = Field(default=16, ge=1)
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     targets: str = r"transformer\.blocks\.\d+\.(attn\.qkv|attn\.proj|mlp\.fc1|mlp\.fc2)"
+
+    @field_validator("targets")
+    @classmethod
+    def _is_pattern(cls, value: str) -> str:
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise ValueError(f"is not a regular expression: {error}") from None
+        return value
 
 
 class Stage(StrictModel):
@@ -69,10 +81,18 @@ class Stage(StrictModel):
             raise ValueError(f"stage {self.name}: warm-up {self.warmup_steps} is longer than {self.steps} steps")
         return self
 
-    @property
-    def trains_vlm(self) -> bool:
-        """Whether the encoder changes, so that its features cannot be cached."""
-        return "vlm" in self.lr or (self.lora is not None and not self.lora.targets.startswith("transformer"))
+    def trains_vlm(self, modules: Iterable[str]) -> bool:
+        """Whether the encoder changes, so that its features cannot be cached.
+
+        Args:
+            modules: Names of the model's modules, which decide what the LoRA targets mean.
+        """
+        if "vlm" in self.lr:
+            return True
+        if self.lora is None:
+            return False
+        pattern = re.compile(self.lora.targets)
+        return any(name.startswith("vlm.") and pattern.fullmatch(name) is not None for name in modules)
 
 
 class AdaptationPlan(StrictModel):
@@ -92,4 +112,8 @@ class AdaptationPlan(StrictModel):
             raise ValueError("at most one stage can add LoRA")
         if any(s.lora for s in self.stages) and any({"transformer_core", "vlm"} & set(s.lr) for s in self.stages):
             raise ValueError("LoRA and full tuning are alternatives: one plan holds one of them")
+        for stage in self.stages:
+            # What LoRA targets match is known with the model only; there the engine checks again.
+            if any(stage.color_jitter) and "vlm" not in stage.lr and stage.lora is None:
+                raise ValueError(f"stage {stage.name}: color_jitter {JITTER}")
         return self
