@@ -3,6 +3,7 @@
 import json
 import random
 import resource
+import shlex
 import shutil
 import signal
 import time
@@ -11,13 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from adapt_helpers import command, start, stop_at, write_place, write_small_base
-from conftest import one_line_error, tree
+from conftest import ROBOT, one_line_error, tree, write_plugin
 from data_helpers import write_dataset
 from safetensors.torch import load_file
 from torch import Tensor
 
+from xvla_platform.adapt import engine
+from xvla_platform.adapt.features import encode_source
+from xvla_platform.adapt.loop import Job, run_stage
+from xvla_platform.cli.main import resume_hint
 from xvla_platform.platform.workspace import CONFIG_NAME, CONFIG_TEXT
 
 ADAPTER = "adapter_model.safetensors"
@@ -161,6 +167,7 @@ def test_shared_and_pulled_it_makes_the_same_errors(
     share.mkdir()
     other.mkdir()
     (other / CONFIG_NAME).write_text(CONFIG_TEXT)
+    shutil.copytree(done / "base", other / "base")
     answer(capfd, "push", f"my_arm/v{version}", "--to", f"dir:{share}", cwd=done)
     pulled = answer(capfd, "pull", f"dir:{share}/my_arm", cwd=other)
     label = pulled["adaptation"]
@@ -180,6 +187,22 @@ def test_dry_run_writes_nothing(fresh: Path, capfd: pytest.CaptureFixture[str]) 
     assert "encoder in the loop" in told
     assert answer(capfd, *ADAPT, "--seed", "5", "--dry-run", cwd=fresh)["plan"]["seed"] == 5
     assert tree(fresh) == before
+
+
+@pytest.mark.parametrize(
+    ("typed", "hint"),
+    [
+        (
+            "adapt --steps 5 --embodiment my_arm --workspace='a b'",
+            "adapt --embodiment my_arm '--workspace=a b' --resume",
+        ),
+        ("adapt --embodiment my_arm --resume", "adapt --embodiment my_arm --resume"),
+        ("pretrain recipe.yaml --out b --resume", "pretrain recipe.yaml --out b --resume"),
+    ],
+)
+def test_the_hint_is_the_command_to_type(typed: str, hint: str) -> None:
+    """With its own robot and folder, --resume once, and no flag that --resume refuses."""
+    assert resume_hint(shlex.split(typed)) == f"`xvla {hint}` goes on from the last checkpoint"
 
 
 def append(path: Path, text: str) -> None:
@@ -221,6 +244,14 @@ FAULTS: dict[str, tuple[Callable[[Path], object], tuple[str, ...], str]] = {
     "no such plan": (lambda r: None, (*ADAPT, "--plan", "gone.yaml"), "gone.yaml"),
     "bad plan": (write_bad_plan, (*ADAPT, "--plan", "bad.yaml"), "bad.yaml"),
     "bad number": (lambda r: None, (*ADAPT, "--steps", "0"), "--steps"),
+    "resume with a plan": (lambda r: None, (*ADAPT, "--resume", "--then", "lora"), "--then: --resume goes on"),
+    "resume with steps": (lambda r: None, (*ADAPT, "--resume", "--steps", "5"), "--steps: --resume goes on"),
+    "two plans": (
+        lambda r: None,
+        (*ADAPT, "--plan", "plan.yaml", "--then", "lora"),
+        "--then: --plan names every stage itself",
+    ),
+    "revision of a folder": (lambda r: None, (*ADAPT, "--revision", "main"), "a revision belongs to a Hub id"),
     "another base": (lambda r: None, (*ADAPT, "--base", "nope"), "unknown base model; found nope"),
 }
 
@@ -281,9 +312,11 @@ def test_stopped_and_resumed_it_has_the_same_bytes(
     """Ctrl-C or a kill in either stage: the adapter is that of the uninterrupted run, its measurements complete."""
     stopped = finish(start(*ADAPT, "--plan", "plan.yaml", cwd=fresh, env=stop_at(stage, step, how)))
     assert not list((fresh / "registry").glob("*/v*"))
+    # Registered again in between, as with other data, the robot has other statistics; the run keeps its own.
+    (fresh / "embodiments" / "my_arm" / "stats.json").write_text("{}")
     if how == signal.SIGINT:
         line = one_line_error(stopped, code=130)
-        assert line == "error: interrupted; `xvla adapt --resume` goes on from the last checkpoint"
+        assert line == "error: interrupted; `xvla adapt --embodiment my_arm --resume` goes on from the last checkpoint"
         assert leftovers(fresh) == []
     else:
         assert stopped.returncode == -signal.SIGKILL
@@ -298,7 +331,97 @@ def test_stopped_and_resumed_it_has_the_same_bytes(
     ]
     results = [json.loads((root / "metrics.json").read_text())["table"] for root in versions(fresh, done)]
     assert results[0] == results[1]
+    assert not list((fresh / "runs/my_arm/001").glob("*.safetensors"))
     assert command(*ADAPT, "--resume", cwd=fresh) == 2
+
+
+def test_killed_after_registering_it_makes_no_second_version(done: Path, tmp_path: Path) -> None:
+    """Between the rename into the registry and the run's own note of it."""
+    root = tmp_path / "place"
+    shutil.copytree(done, root)
+    before = tree(root / "registry")
+    state = root / "runs/my_arm/004/run.json"
+    state.write_text(state.read_text().replace('"finished"', '"running"'))
+    assert command(*ADAPT, "--resume", cwd=root) == 0
+    assert tree(root / "registry") == before
+    assert json.loads(state.read_text())["state"]["status"] == "finished"
+
+
+def test_a_stage_after_the_encoder_moved_reads_new_features(
+    fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Features from before would train the slot on what the policy no longer sees."""
+    common = {"steps": 2, "batch_size": 4, "warmup_steps": 0, "eval_every": 2}
+    stages = [
+        {**common, "name": "eyes", "lr": {"vlm": 1e-3}},
+        {**common, "name": "slot", "lr": {"soft_prompts": 1e-3}},
+    ]
+    (fresh / "eyes.yaml").write_text(yaml.safe_dump({"name": "eyes", "stages": stages}))
+    fresh_features: list[bool] = []
+
+    def observed(job: Job, *more: Any) -> Any:
+        source = job.sources[0]
+        if source.features is not None:
+            now = encode_source(job.model, source, job.processor, tmp_path / "now")
+            fresh_features.append(all(torch.equal(a, b) for a, b in zip(source.features, now, strict=True)))
+        return run_stage(job, *more)
+
+    monkeypatch.setattr(engine, "run_stage", observed)
+    # Training that hurts is undone; here the encoder must have moved.
+    monkeypatch.setattr(engine, "relative_error", lambda *_: next(falling))
+    falling = iter(range(100, 0, -1))
+    assert command(*ADAPT, "--plan", "eyes.yaml", cwd=fresh) == 0
+    assert fresh_features == [True]
+
+
+def test_an_unfinished_run_is_mentioned(fresh: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Who starts again may not know that nothing was lost."""
+    finish(start(*ADAPT, "--plan", "plan.yaml", cwd=fresh, env=stop_at("prompt", 3)))
+    capfd.readouterr()
+    assert command(*ADAPT, "--dry-run", cwd=fresh) == 0
+    told = capfd.readouterr().out
+    assert "runs/my_arm/001 was not finished; `xvla adapt --embodiment my_arm --resume` goes on with it" in told
+
+
+def test_a_dry_run_on_another_base_registers_nothing(
+    fresh: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It says what would be, and the robot stays where it is."""
+    write_small_base(tmp_path / "other", seed=3, num_domains=8)
+    before = tree(fresh)
+    assert command(*ADAPT, "--base", str(tmp_path / "other"), "--dry-run", cwd=fresh) == 0
+    told = capfd.readouterr().out
+    assert "my_arm would be registered on it" in told
+    assert f"base      {(tmp_path / 'other').resolve()}, weights" in told
+    assert {name: data for name, data in tree(fresh).items() if ".cache" not in name} == before
+
+
+PROMPTS = {
+    "no such slot": ({"init": "copy", "copy_from": 6}, "has no such slot to copy; found 6; allowed: 0-5"),
+    "long": (None, "this base reads 16"),
+}
+
+
+@pytest.mark.parametrize("fault", PROMPTS)
+def test_what_would_fail_after_decoding_fails_before(
+    template: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], fault: str
+) -> None:
+    """A start that the base cannot give and words that it cannot read."""
+    prompt, message = PROMPTS[fault]
+    root = tmp_path / "place"
+    shutil.copytree(template, root)
+    plugin = root / "plugins" / "my_arm"
+    if prompt is None:
+        shutil.rmtree(plugin / "demonstrations")
+        words = "open the second drawer and put the green ball into it"
+        write_dataset(plugin / "demonstrations", (12, 9, 15, 10), task=words)
+    else:
+        write_plugin(plugin, {**ROBOT, "prompt": prompt})
+    assert command("add-embodiment", "plugins/my_arm", "--base", "base", cwd=root) == 0
+    capfd.readouterr()
+    assert command(*ADAPT, cwd=root) == 2
+    assert message in capfd.readouterr().err
+    assert not list((root / "runs").glob("my_arm/*"))
 
 
 def versions(fresh: Path, done: Path) -> tuple[Path, Path]:
