@@ -25,6 +25,7 @@ from xvla_platform.data.binding import Binding
 from xvla_platform.errors import RefusedError
 from xvla_platform.evaluation.plots import plot_curves, plot_trajectories
 from xvla_platform.modelling.checkpoint import save_model
+from xvla_platform.modelling.precision import device_label
 from xvla_platform.modelling.processor import Processor
 from xvla_platform.modelling.slot import read_rows
 from xvla_platform.modelling.xvla import XVLA
@@ -109,6 +110,7 @@ def metrics(done: Finished) -> dict[str, Any]:
         "test_episodes": len(done.test.episodes),
         "test_frames": len(done.test.samples),
         "eval_seed": done.eval_seed,
+        "device": device_label(next(done.model.parameters()).device),
         "initialisation": {"method": done.initial.method, "source": done.initial.source, "losses": done.initial.losses},
     }
 

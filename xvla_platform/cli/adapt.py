@@ -136,7 +136,7 @@ def _on_base(place: Any, record: Any, name: str | None, revision: str | None, dr
     from xvla_platform.adapt.prepare import statistics_of
     from xvla_platform.data.binding import Binding
     from xvla_platform.platform.bases import resolve_base
-    from xvla_platform.platform.embodiments import _base_ref, add_embodiment, base_space
+    from xvla_platform.platform.embodiments import add_embodiment, base_ref, base_space
     from xvla_platform.platform.plugins import load_plugin
     from xvla_platform.platform.records import plugin_folder
     from xvla_platform.platform.slots import allocate_slot
@@ -144,7 +144,7 @@ def _on_base(place: Any, record: Any, name: str | None, revision: str | None, dr
     if revision is None and name in (None, record.base.id):
         return record
     base = resolve_base(name or record.base.id, revision, place.root)
-    ref = _base_ref(place, base)
+    ref = base_ref(place, base)
     if (ref.id, ref.revision) == (record.base.id, record.base.revision):
         return record
     at = f" at {base.revision[:12]}" if base.revision else ""

@@ -92,9 +92,10 @@ class Binding:
         """
         proprio = _checked(proprio, self.space.dim, "model proprio")
         out = np.zeros(proprio.shape, dtype=np.float32)
+        declared = {field.name: field for field in self.spec.action.fields}
         for placed in self.action_placements:
             try:
-                state = reference_field(self.spec, placed.field)
+                state = reference_field(self.spec, declared[placed.field.name])
             except XvlaError:
                 return None
             (source,) = (other for other in self.proprio_placements if other.field.name == state.name)

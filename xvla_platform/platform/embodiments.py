@@ -70,7 +70,7 @@ def add_embodiment(
                 "spec": spec,
                 "plugin": source,
                 "plugin_sha256": plugin.yaml_sha256,
-                "base": _base_ref(workspace, base),
+                "base": base_ref(workspace, base),
                 "slot": allocate_slot(base, workspace, spec.name, domain_id),
                 "action_space": space.name,
                 "rotation_layout": base.rotation_layout,
@@ -143,7 +143,7 @@ def _check_base(plugin: LoadedPlugin, base: ResolvedBase, space: ActionSpace) ->
         )
 
 
-def _base_ref(workspace: Workspace, base: ResolvedBase) -> BaseRef:
+def base_ref(workspace: Workspace, base: ResolvedBase) -> BaseRef:
     """The base as records name it: a folder of this workspace by `./path`, which means the same on every machine."""
     path = Path(base.id)
     if not path.is_absolute() or not path.is_relative_to(workspace.root):
