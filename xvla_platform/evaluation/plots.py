@@ -101,11 +101,11 @@ def plot_curves(path: Path, lines: Sequence[Mapping[str, Any]], title: str) -> N
 
 
 def _save(figure: Any, path: Path) -> None:
-    """Write a PNG of 128 colours: pictures travel inside adaptations, which stay under a megabyte."""
+    """Write a PNG of 256 colours: pictures travel inside adaptations, which stay under a megabyte."""
     from matplotlib import pyplot as plt
     from PIL import Image
 
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=100, format="png")
     plt.close(figure)
-    Image.open(buffer).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(path, format="PNG", optimize=True)
+    Image.open(buffer).convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE).save(path, format="PNG", optimize=True)
