@@ -4,7 +4,7 @@
 
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
-source scripts/setup-env.sh
+XVLA_EXTRAS="${XVLA_EXTRAS:-core}" source scripts/setup-env.sh
 
 step() { printf '\n== %s\n' "$*"; }
 
@@ -20,14 +20,16 @@ xvla push my_arm --to dir:runs/share
 
 # A second, empty workspace stands for a colleague's machine.
 version="$(ls -v registry/my_arm | grep -E '^v[0-9]+$' | tail -n 1)"
-colleague="$(mktemp -d)/workspace"
+away="$(mktemp -d)"
+trap 'rm -rf "$away"' EXIT
+colleague="$away/workspace"
 step "xvla pull, into an empty workspace"
 xvla init "$colleague" >/dev/null
 xvla pull "dir:$PWD/runs/share/my_arm/$version" --workspace "$colleague"
 diff -r "registry/my_arm/$version" "$colleague"/registry/my_arm/v*/ && echo "pulled back byte for byte"
 
-step "xvla eval my_arm"
-xvla eval my_arm
+step "xvla eval my_arm, in that workspace"
+xvla eval my_arm --workspace "$colleague"
 
 echo
 echo "picture: $PWD/registry/my_arm/$version/trajectories.png"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes .venv with everything this checkout needs, or does nothing when it is up to date. Source it from the
 # repository root; afterwards the environment is active.
-# XVLA_EXTRAS chooses the extras (default: dev).
+# XVLA_EXTRAS chooses the extras (default: dev; "core" for none).
 
 set -euo pipefail
 
@@ -23,11 +23,11 @@ setup_environment() {
         return
     fi
     local pip=(python -m pip --disable-pip-version-check --quiet --no-input install)
-    # First and by its exact name: asked for in any other way, pip brings a CUDA build of several gigabytes.
+    # First and by its exact version, so that no dependency gets to choose another build of it.
     echo "-- installing torch (1 of 2)"
     "${pip[@]}" "torch==2.13.0"
-    echo "-- installing xvla-platform[${extras}] and its dependencies (2 of 2)"
-    "${pip[@]}" -e ".[${extras}]"
+    echo "-- installing xvla-platform (${extras}) and its dependencies (2 of 2)"
+    if [ "$extras" = core ]; then "${pip[@]}" -e .; else "${pip[@]}" -e ".[${extras}]"; fi
     echo "$wanted" >"$stamp"
     echo "-- environment ready: .venv"
 }
