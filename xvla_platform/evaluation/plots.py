@@ -108,4 +108,5 @@ def _save(figure: Any, path: Path) -> None:
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=100, format="png")
     plt.close(figure)
-    Image.open(buffer).convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE).save(path, format="PNG", optimize=True)
+    palette = Image.open(buffer).convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE)
+    palette.save(path, format="PNG", optimize=True)
