@@ -113,7 +113,7 @@ def geodesic_deg(a: FloatArray, b: FloatArray) -> FloatArray:
 
 def _parse(flat: FloatArray, format: str, unit: str | None) -> tuple[FloatArray, np.ndarray]:
     """Matrices [N, 3, 3] of rows [N, n], and which rows [N] are no rotation (with undefined matrices)."""
-    bad = ~np.isfinite(flat).all(axis=-1)
+    bad: np.ndarray = np.asarray(~np.isfinite(flat).all(axis=-1))
     if format in ANGLE_FORMATS:
         angles, degrees = np.where(bad[:, None], 0.0, flat), _is_degrees(format, unit)
         if format == "axis_angle":
