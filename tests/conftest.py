@@ -161,8 +161,8 @@ def fill_adaptation(folder: Path, version: int, robot: dict[str, Any], *, value:
     record = make_record(robot)
     metrics = {
         "table": [
-            {"policy": "adapted", "errors": {"position": 0.01}},
             {"policy": "hold still", "errors": {"position": 0.2}},
+            {"policy": "adapted", "errors": {"position": 0.01}},
         ],
         "units": {"position": "m"},
         "test_episodes": 1,
