@@ -206,7 +206,7 @@ def small_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from xvla_platform.modelling.config import XVLAConfig
 
     folder = tmp_path_factory.mktemp("model")
-    recipe = yaml.safe_load((REPOSITORY / "xvla_platform" / "bases" / "recipes" / "xvla-tiny.yaml").read_text())
+    recipe = yaml.safe_load((REPOSITORY / "xvla_platform" / "bases" / "xvla-tiny" / "recipe.yaml").read_text())
     config = {**recipe["model"], "depth": 2}
     save_model(random_model(XVLAConfig.from_dict(config), 0), folder / "base")
     train_tokenizer(["pick up the red cube"], 300, folder / "base")
