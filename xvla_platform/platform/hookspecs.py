@@ -3,6 +3,9 @@
 A `register_*` hook returns light descriptors; what is behind them is imported on first use. An implementation
 may accept any subset of the arguments. `check_pending` is called on every manager, so a misspelt hook is an
 error.
+
+pluggy never runs the bodies below, it reads their signatures; `raise NotImplementedError` marks those that
+answer with something, so that their return types hold.
 """
 
 from __future__ import annotations
