@@ -267,11 +267,15 @@ LAYERS = {
     "modelling": "X-VLA: Florence-2, soft-prompted transformer, per-domain tables, checkpoint layouts, objective",
     "data": "datasets: readers, writer, checks, statistics, resampling, rotations, columns bound to the model vector",
     "platform.embodiments": "registering a robot; it orchestrates `data`, so it stands above it",
+    "measure": "what a recording says about itself: guesses with confidence and evidence, from numbers and images",
+    "check": "a declaration against its recording and a base: named findings, and their report",
+    "scaffold": "a plugin written from a dataset: what was measured filled in, what cannot be known left blank",
     "evaluation": "errors of chunks in physical units, baselines, pictures",
     "policy": "an adaptation's weights on disk, and observation → action chunk",
     "adapt": "plans → stages → the one loop; features, snapshots, the artifact; pretraining",
     "evaluation.report": "an adaptation measured again, from its own files",
     "sim": "simulated robots, the scripted expert, `xvla record` (extra `sim`)",
+    "testing": "for plugin authors: conformance of plugins and readers, and faults planted to try the checks",
     "cli": "the commands: the only layer that prints",
 }
 

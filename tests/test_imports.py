@@ -21,12 +21,16 @@ LAYERS: list[set[str]] = [
     {"specs"},
     {"platform"},
     {"modelling", "data"},
+    {"measure"},
+    {"check"},
+    {"scaffold"},
     {"platform.embodiments"},
     {"evaluation"},
     {"policy"},
     {"adapt"},
     {"evaluation.report"},
     {"sim"},
+    {"testing"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -24,6 +24,7 @@ from xvla_platform.data.placement import Placement, place
 from xvla_platform.data.reader import FloatArray
 from xvla_platform.data.rotations import from_matrix, geodesic_deg, to_matrix
 from xvla_platform.data.units import factor
+from xvla_platform.data.vectors import label
 from xvla_platform.errors import XvlaError
 from xvla_platform.specs.action_space import ActionSpace
 from xvla_platform.specs.embodiment import EmbodimentSpec
@@ -78,7 +79,7 @@ class Binding:
 
     def proprio(self, raw: FloatArray) -> ModelArray:
         """Recorded states [..., P] as model proprio, float32 [..., dim]."""
-        raw = _checked(raw, self.spec.proprio.size, self.spec.proprio.key)
+        raw = _checked(raw, self.spec.proprio.size, label(self.spec.proprio))
         out = np.zeros((*raw.shape[:-1], self.space.dim), dtype=np.float32)
         for placed in self.proprio_placements:
             values = to_canonical(placed.field, raw[..., placed.column])
@@ -111,8 +112,8 @@ class Binding:
 
     def targets(self, raw_state: FloatArray, raw_action: FloatArray) -> Trajectory:
         """Recorded states [L, P] and actions [L, A] of one episode as canonical absolute targets."""
-        raw_state = _checked(raw_state, self.spec.proprio.size, self.spec.proprio.key)
-        raw_action = _checked(raw_action, self.spec.action.size, self.spec.action.key)
+        raw_state = _checked(raw_state, self.spec.proprio.size, label(self.spec.proprio))
+        raw_action = _checked(raw_action, self.spec.action.size, label(self.spec.action))
         return absolute_targets(self.spec, raw_state, raw_action)
 
     def encode(self, trajectory: Trajectory) -> ModelArray:
@@ -141,7 +142,7 @@ class Binding:
 
         Relative fields are given relative to the recorded state [P], that is the one now.
         """
-        state = _checked(state, self.spec.proprio.size, self.spec.proprio.key)
+        state = _checked(state, self.spec.proprio.size, label(self.spec.proprio))
         values, slices = self._from_model(chunk, strict=True), self.spec.proprio.slices()
         columns = []
         for placed in self.action_placements:

@@ -88,6 +88,7 @@ class LerobotReader:
         if cameras[key].dtype == "image":
             return self._stills(source, key, wanted)
         path, offset = source.videos[key]
+        assert self.info.fps is not None  # `info.json` without a rate is refused
         times = offset + wanted / self.info.fps
         return self._videos.read(path, times, 0.5 / self.info.fps, what=f"episode {episode}")
 

@@ -45,9 +45,12 @@ class FeatureInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetInfo:
-    """The dataset at a glance; `features` maps every key to its declaration."""
+    """The dataset at a glance; `features` maps every key to its declaration.
 
-    fps: float
+    `fps` is None for a format that records no rate; then the declared `control_hz` is all there is.
+    """
+
+    fps: float | None
     features: Mapping[str, FeatureInfo]
     episodes: int
     frames: int

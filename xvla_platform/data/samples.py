@@ -13,6 +13,7 @@ from xvla_platform.data.binding import Binding, ModelArray
 from xvla_platform.data.canonical import Trajectory
 from xvla_platform.data.reader import DatasetReader, FloatArray, Images
 from xvla_platform.data.resampling import sample_chunks, usable_frames
+from xvla_platform.data.vectors import read_vectors
 from xvla_platform.errors import XvlaError
 from xvla_platform.specs.embodiment import EmbodimentSpec
 
@@ -44,10 +45,10 @@ class Samples:
         self._trajectories: dict[int, Trajectory] = {}
         episode_of, frame_of = [], []
         for episode in episodes:
-            columns = reader.columns(episode, [spec.proprio.key, spec.action.key])
-            self._states[episode] = columns[spec.proprio.key]
+            vectors = read_vectors(reader, episode, (("proprio", spec.proprio), ("action", spec.action)))
+            self._states[episode] = vectors["proprio"]
             try:
-                self._trajectories[episode] = binding.targets(columns[spec.proprio.key], columns[spec.action.key])
+                self._trajectories[episode] = binding.targets(vectors["proprio"], vectors["action"])
             except XvlaError as error:
                 raise XvlaError(f"episode {episode}: {error}", file=reader.root) from None
             frames = usable_frames(len(self._states[episode]), spec.control_hz, spec.dataset.tail)

@@ -12,6 +12,7 @@ import numpy as np
 
 from xvla_platform.data.canonical import absolute_targets, to_canonical
 from xvla_platform.data.reader import DatasetReader, FloatArray
+from xvla_platform.data.vectors import column_name, read_vectors
 from xvla_platform.errors import XvlaError
 from xvla_platform.specs.base import SCHEMA_VERSION
 from xvla_platform.specs.embodiment import EmbodimentSpec
@@ -36,11 +37,10 @@ def compute_statistics(
     states, actions = [], []
     targets: dict[str, list[FloatArray]] = {field.name: [] for field in spec.action.fields}
     for episode in chosen:
-        columns = reader.columns(episode, [spec.proprio.key, spec.action.key])
-        for name, vector in (("proprio", spec.proprio), ("action", spec.action)):
-            require_size(columns[vector.key], vector, name, reader.root)
-            require_finite(columns[vector.key], vector, name, episode, reader.root)
-        state, action = columns[spec.proprio.key], columns[spec.action.key]
+        vectors = read_vectors(reader, episode, (("proprio", spec.proprio), ("action", spec.action)))
+        state, action = vectors["proprio"], vectors["action"]
+        require_finite(state, spec.proprio, "proprio", episode, reader.root)
+        require_finite(action, spec.action, "action", episode, reader.root)
         for name, values in absolute_targets(spec, state, action).values.items():
             targets[name].append(values)
         states.append(state)
@@ -53,23 +53,12 @@ def compute_statistics(
         for field, slot in zip(vector.fields, vector.slices().values(), strict=True):
             values = recorded[name][:, slot]
             out[name][field.name] = _entry(values, field.unit)
-            if field.kind != "rotation":
+            if field.kind not in ("rotation", "ignored"):
                 physical = to_canonical(field, values) if name == "proprio" else np.concatenate(targets[field.name])
                 canonical[field.name] = _entry(physical, _canonical_unit(field))
         out["canonical"][name] = canonical
     out["frames"] = len(recorded["proprio"])
     return out
-
-
-def require_size(values: FloatArray, vector: VectorSpec | ActionSpec, name: str, file: Path) -> None:
-    """Refuse a column [L, D] whose declared fields do not add up to D."""
-    if values.shape[1] != vector.size:
-        raise XvlaError(
-            f"the declared fields take {vector.size} numbers, column '{vector.key}' has {values.shape[1]}",
-            file=file,
-            field=f"{name}.fields",
-            found=", ".join(f"{field.name} {field.size}" for field in vector.fields),
-        )
 
 
 def require_finite(values: FloatArray, vector: VectorSpec | ActionSpec, name: str, episode: int, file: Path) -> None:
@@ -92,7 +81,7 @@ def require_variation(values: FloatArray, vector: VectorSpec | ActionSpec, name:
     """
     spread = values.std(axis=0)
     for field, slot in zip(vector.fields, vector.slices().values(), strict=True):
-        if field.kind == "rotation":
+        if field.kind in ("rotation", "ignored"):
             continue
         for dim in range(slot.start, slot.stop):
             if spread[dim] < CONSTANT:
@@ -103,14 +92,6 @@ def require_variation(values: FloatArray, vector: VectorSpec | ActionSpec, name:
                     found=float(values[0, dim]),
                     hint="remove the field if the robot does not have it, or fix the recording",
                 )
-
-
-def column_name(vector: VectorSpec | ActionSpec, name: str, dim: int) -> str:
-    """`action.position[1]` for a dim of a recorded column."""
-    for field, slot in vector.slices().items():
-        if slot.start <= dim < slot.stop:
-            return f"{name}.{field}[{dim - slot.start}]"
-    return f"{name}[{dim}]"
 
 
 def _entry(values: FloatArray, unit: str | None) -> Mapping[str, Any]:

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from xvla_platform.data.reader import DatasetReader
-from xvla_platform.data.statistics import require_finite, require_size
+from xvla_platform.data.reader import DatasetInfo, DatasetReader
+from xvla_platform.data.statistics import require_finite
+from xvla_platform.data.vectors import read_vectors
 from xvla_platform.errors import XvlaError
 from xvla_platform.specs.embodiment import EmbodimentSpec
+from xvla_platform.specs.fields import FieldSpec
 
 SAME_RATE = 1e-3  # relative: 29.97 against 30 is another rate, 15 against 15.000001 is not
 
@@ -34,8 +36,7 @@ def _declaration(reader: DatasetReader, spec: EmbodimentSpec, plugin: Path | Non
     if not reader.episodes:
         yield XvlaError("dataset has no episode", file=reader.root)
     cameras = sorted(key for key, feature in info.features.items() if feature.is_camera)
-    numeric = sorted(set(info.features) - set(cameras))
-    if abs(info.fps - spec.control_hz) > SAME_RATE * spec.control_hz:
+    if info.fps is not None and abs(info.fps - spec.control_hz) > SAME_RATE * spec.control_hz:
         yield XvlaError(
             f"the dataset is recorded at {info.fps:g} frames per second",
             file=file,
@@ -65,25 +66,31 @@ def _declaration(reader: DatasetReader, spec: EmbodimentSpec, plugin: Path | Non
                 allowed=str(list(feature.image_size)),
             )
     for name, vector in (("proprio", spec.proprio), ("action", spec.action)):
-        feature = info.features.get(vector.key)
-        if feature is None or feature.is_camera:
-            yield XvlaError(
-                "the dataset has no such numeric key" if feature is None else "is a camera, not a column",
-                file=file,
-                field=f"{name}.key",
-                found=vector.key,
-                allowed=numeric,
-            )
-            continue
-        size = int(np.prod(feature.shape)) if feature.shape else 1
-        if size != vector.size:
-            yield XvlaError(
-                f"the declared fields take {vector.size} numbers, column '{vector.key}' has {size}",
-                file=file,
-                field=f"{name}.fields",
-                found=", ".join(f"{field.name} {field.size}" for field in vector.fields),
-                allowed=f"sizes that add up to {size}",
-            )
+        for key, fields in vector.columns().items():
+            yield from _column(info, file, name, key, fields)
+
+
+def _column(info: DatasetInfo, file: Path, name: str, key: str, fields: tuple[FieldSpec, ...]) -> Iterator[XvlaError]:
+    feature = info.features.get(key)
+    if feature is None or feature.is_camera:
+        yield XvlaError(
+            "the dataset has no such numeric key" if feature is None else "is a camera, not a column",
+            file=file,
+            field=f"{name}.key",
+            found=key,
+            allowed=sorted(key for key, feature in info.features.items() if not feature.is_camera),
+        )
+        return
+    size, taken = int(np.prod(feature.shape)) if feature.shape else 1, sum(field.size for field in fields)
+    if size != taken:
+        yield XvlaError(
+            f"the declared fields take {taken} numbers, column '{key}' has {size}",
+            file=file,
+            field=f"{name}.fields",
+            found=", ".join(f"{field.name} {field.size}" for field in fields),
+            allowed=f"sizes that add up to {size}",
+            hint="numbers that the robot does not use are a field of kind ignored",
+        )
 
 
 def _numbers(reader: DatasetReader, spec: EmbodimentSpec) -> Iterator[XvlaError]:
@@ -96,27 +103,26 @@ def _numbers(reader: DatasetReader, spec: EmbodimentSpec) -> Iterator[XvlaError]
                 hint="the model reads the language command; give every episode a task",
             )
         try:
-            columns = reader.columns(episode.index, [vector.key for _, vector in vectors])
+            columns = read_vectors(reader, episode.index, vectors)
             for name, vector in vectors:
-                require_size(columns[vector.key], vector, name, reader.root)
-                require_finite(columns[vector.key], vector, name, episode.index, reader.root)
-            _require_regular(reader, episode.index)
+                require_finite(columns[name], vector, name, episode.index, reader.root)
+            _require_regular(reader, episode.index, reader.info.fps or spec.control_hz)
         except XvlaError as error:
             yield error
 
 
-def _require_regular(reader: DatasetReader, episode: int) -> None:
+def _require_regular(reader: DatasetReader, episode: int, fps: float) -> None:
     """Frames are addressed by `i / fps`, so a recording with gaps would pair commands with other images."""
     times = reader.timestamps(episode)
-    drift = np.abs(times - times[0] - np.arange(len(times)) / reader.info.fps)
-    if not (drift < 0.5 / reader.info.fps).all():
+    drift = np.abs(times - times[0] - np.arange(len(times)) / fps)
+    if not (drift < 0.5 / fps).all():
         worst = int(np.nanargmax(drift)) if np.isfinite(drift).any() else 0
         raise XvlaError(
-            f"episode {episode} is not evenly timed at {reader.info.fps:g} frames per second (frame {worst})",
+            f"episode {episode} is not evenly timed at {fps:g} frames per second (frame {worst})",
             file=reader.root,
             field="timestamp",
             found=f"{times[worst]:.3f} s",
-            allowed=f"{times[0] + worst / reader.info.fps:.3f} s",
+            allowed=f"{times[0] + worst / fps:.3f} s",
         )
 
 

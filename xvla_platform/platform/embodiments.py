@@ -160,7 +160,7 @@ def _data_ref(reader: "DatasetReader", spec: EmbodimentSpec) -> DataRef:
         fingerprint=reader.fingerprint(),
         episodes=len(reader.episodes),
         frames=sum(episode.length for episode in reader.episodes),
-        fps=reader.info.fps,
+        fps=reader.info.fps or spec.control_hz,
     )
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from xvla_platform.data.lerobot_meta import CameraColumn, VectorColumn
 from xvla_platform.data.lerobot_writer import LeRobotWriter
+from xvla_platform.data.vectors import split_vector
 from xvla_platform.errors import XvlaError
 from xvla_platform.sim.backend import require_simulator
 from xvla_platform.sim.contact_sheet import ContactSheet
@@ -143,8 +144,9 @@ def _record(
         root,
         fps=spec.control_hz,
         vectors=[
-            VectorColumn(spec.proprio.key, tuple(dimension_names(spec.proprio.fields))),
-            VectorColumn(spec.action.key, tuple(dimension_names(spec.action.fields))),
+            VectorColumn(key, tuple(dimension_names(fields)))
+            for vector in (spec.proprio, spec.action)
+            for key, fields in vector.columns().items()
         ],
         cameras=[CameraColumn(c.key, c.resolution[0], c.resolution[1]) for c in spec.cameras],
         robot_type=spec.name,
@@ -197,7 +199,7 @@ def _add(writer: LeRobotWriter, setup: SimSetup, episode: Episode) -> None:
     spec = setup.spec
     writer.add_episode(
         episode.task,
-        {spec.proprio.key: episode.states, spec.action.key: episode.actions},
+        {**split_vector(spec.proprio, episode.states), **split_vector(spec.action, episode.actions)},
         {camera.key: episode.images[camera.name] for camera in spec.cameras},
     )
 

@@ -8,6 +8,7 @@ from xvla_platform.specs.base import SCHEMA_VERSION, StrictModel
 from xvla_platform.specs.fields import ActionSpec, VectorSpec
 
 NAME_PATTERN = r"^[a-z][a-z0-9_]{0,63}$"
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Resolution = Annotated[tuple[int, int], AfterValidator(lambda size: _check_resolution(size))]
 
 
@@ -19,6 +20,8 @@ class CameraSpec(StrictModel):
         mount: Where the camera sits.
         resolution: Recorded (height, width) in pixels.
         key: Dataset key of the stream.
+        flip: How recorded frames are turned before the model sees them; what the robot sends is turned alike.
+        channels: Order in which the recording, wrongly, stores its colours, if it is `bgr`.
     """
 
     name: str = Field(min_length=1, pattern=r"^[A-Za-z][A-Za-z0-9_]*$")
@@ -26,6 +29,24 @@ class CameraSpec(StrictModel):
     mount: Literal["fixed", "wrist", "head", "chest", "other"]
     resolution: Resolution
     key: str = Field(min_length=1)
+    flip: Literal["none", "horizontal", "vertical", "both"] = "none"
+    channels: Literal["rgb", "bgr"] = "rgb"
+
+
+class IdleSpec(StrictModel):
+    """Frames left out of training because the robot does not move: everything stays within these steps a tick.
+
+    Attributes:
+        position_m: Largest step of any position, in metres.
+        rotation_deg: Largest turn of any rotation, in degrees.
+        joint: Largest step of any joint, in rad or m.
+        gripper: Largest step of any gripper, as a share of the stroke.
+    """
+
+    position_m: float = Field(default=1e-5, ge=0, allow_inf_nan=False)
+    rotation_deg: float = Field(default=1e-3, ge=0, allow_inf_nan=False)
+    joint: float = Field(default=1e-5, ge=0, allow_inf_nan=False)
+    gripper: float = Field(default=1e-3, ge=0, allow_inf_nan=False)
 
 
 class DatasetSpec(StrictModel):
@@ -33,12 +54,15 @@ class DatasetSpec(StrictModel):
 
     Attributes:
         format: Name of a registered dataset reader.
-        path: Folder, relative to the plugin folder.
+        path: Folder (or, for some formats, file), relative to the plugin folder.
         repo: Instead of `path`, a dataset id on the Hub.
         revision: Commit, tag or branch of `repo`.
         held_out: Share of episodes kept out of training (half of them choose the checkpoint, half measure it).
         tail: What the chunk does at the end of an episode: `hold` the last target, or `shrink` the horizon to
             what is left (the rule of the public code).
+        tail_margin: Frames at the end of each episode that are never a starting point.
+        skip_idle: Leave out frames in which the robot does not move.
+        instruction: The language command of every episode, for a dataset that records none.
     """
 
     format: str = "lerobot"
@@ -47,6 +71,9 @@ class DatasetSpec(StrictModel):
     revision: str | None = None
     held_out: float = Field(default=0.2, gt=0.0, lt=1.0)
     tail: Literal["hold", "shrink"] = "hold"
+    tail_margin: int = Field(default=0, ge=0, le=10_000)
+    skip_idle: IdleSpec | None = None
+    instruction: str | None = Field(default=None, min_length=1)
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -74,8 +101,61 @@ class PromptSpec(StrictModel):
         return self
 
 
+class PoseSpec(StrictModel):
+    """A rigid transform: position in metres, rotation as a unit quaternion, scalar last."""
+
+    position_m: tuple[Finite, Finite, Finite] = (0.0, 0.0, 0.0)
+    quaternion_xyzw: tuple[Finite, Finite, Finite, Finite] = (0.0, 0.0, 0.0, 1.0)
+
+    @model_validator(mode="after")
+    def _unit(self) -> Self:
+        length = sum(value * value for value in self.quaternion_xyzw) ** 0.5
+        if abs(length - 1.0) > 1e-3:
+            raise ValueError(f"`quaternion_xyzw` has length {length:.4g}; a rotation has length 1")
+        return self
+
+
+class FrameChange(StrictModel):
+    """How one arm's recorded poses become the model's: model pose = base · recorded pose · tool.
+
+    Attributes:
+        arm: The arm whose position and rotation are changed.
+        base: Pose of the recorded frame in the model's frame.
+        tool: Pose of the model's tool in the recorded tool.
+    """
+
+    arm: Literal["left", "right"] = "left"
+    base: PoseSpec = PoseSpec()
+    tool: PoseSpec = PoseSpec()
+
+
+class KinematicsSpec(StrictModel):
+    """One arm's joints as an end-effector pose, by forward kinematics, and back by inverse kinematics.
+
+    With it a robot recorded in joint space serves a base of end-effector poses.
+
+    Attributes:
+        arm: The arm whose joint field is turned into a pose.
+        file: URDF or MJCF file, relative to the plugin folder.
+        joints: The joints' names in the file, in the order of the recorded numbers.
+        tip: Link, body or site whose pose is the end effector's.
+        root: Link or body in which the pose is given; without it, the file's world.
+    """
+
+    arm: Literal["left", "right"] = "left"
+    file: str = Field(min_length=1)
+    joints: tuple[str, ...] = Field(min_length=1, max_length=16)
+    tip: str = Field(min_length=1)
+    root: str | None = None
+
+
 class EmbodimentSpec(StrictModel):
-    """One robot, as its plugin declares it."""
+    """One robot, as its plugin declares it.
+
+    Attributes:
+        frame_changes: Per arm, from the recorded frame and tool to the model's.
+        kinematics: Per arm, from recorded joints to the end effector's pose.
+    """
 
     schema_version: Literal[1] = SCHEMA_VERSION
     name: str = Field(pattern=NAME_PATTERN)
@@ -87,6 +167,8 @@ class EmbodimentSpec(StrictModel):
     action: ActionSpec
     dataset: DatasetSpec
     prompt: PromptSpec = PromptSpec()
+    frame_changes: tuple[FrameChange, ...] = Field(default=(), max_length=2)
+    kinematics: tuple[KinematicsSpec, ...] = Field(default=(), max_length=2)
 
     @model_validator(mode="after")
     def _cross_rules(self) -> Self:
@@ -100,6 +182,10 @@ class EmbodimentSpec(StrictModel):
             if twice:
                 raise ValueError(f"cameras: {attribute} used twice: {', '.join(twice)}")
         self._check_references()
+        for name in ("frame_changes", "kinematics"):
+            arms = [part.arm for part in getattr(self, name)]
+            if len(set(arms)) != len(arms):
+                raise ValueError(f"{name}: arm '{arms[0]}' twice")
         return self
 
     def _check_references(self) -> None:
@@ -112,10 +198,12 @@ class EmbodimentSpec(StrictModel):
                         f"action.{action.name} is in frame '{action.frame}' but proprio has "
                         f"'{states[0].frame}'; both must be in one frame"
                     )
-            if action.reference == "relative" and not any(
+            if action.reference != "absolute" and not any(
                 state.size == action.size or state.kind != "joint" for state in states
             ):
-                raise ValueError(f"action.{action.name} is relative, so proprio needs a {action.kind} of the same arm")
+                raise ValueError(
+                    f"action.{action.name} is {action.reference}, so proprio needs a {action.kind} of the same arm"
+                )
 
     @property
     def ordered_cameras(self) -> tuple[CameraSpec, ...]:

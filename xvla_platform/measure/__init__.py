@@ -1,0 +1,1 @@
+"""What a recording says about itself: numbers and images in, guesses with confidence and evidence out."""
