@@ -29,7 +29,7 @@ class Factory:
 
     Attributes:
         name: What users write (`format: lerobot`, `--plan default`); unique among the factories of its hook.
-        target: The object itself, or `"package.module:attribute"`.
+        target: The object itself, or `"package.module:attribute"`; without an attribute, the module.
         summary: One line for listings.
     """
 
@@ -43,11 +43,12 @@ class Factory:
 
 
 def load_target(target: str | Callable[..., Any]) -> Any:
-    """The object itself, or what `"package.module:attribute"` names."""
+    """The object itself, or what `"package.module:attribute"` or `"package.module"` names."""
     if not isinstance(target, str):
         return target
     module, _, attribute = target.partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    found = importlib.import_module(module)
+    return getattr(found, attribute) if attribute else found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +96,12 @@ def register_embodiments() -> Iterable[Path]:
 @hookspec
 def register_dataset_readers() -> Iterable[Factory]:
     """Readers; `name` is the `dataset.format` of a plugin."""
+    raise NotImplementedError
+
+
+@hookspec
+def register_checks() -> Iterable[Any]:
+    """Checks of `xvla check`: `CheckGroup`s, or a Factory that names one or a module with `RULES` and `CHECKS`."""
     raise NotImplementedError
 
 

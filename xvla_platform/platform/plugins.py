@@ -28,6 +28,7 @@ from xvla_platform.specs.embodiment import EmbodimentSpec
 PROJECT = "xvla"
 BUILTINS = (
     "xvla_platform.data.plugin",
+    "xvla_platform.check.plugin",
     "xvla_platform.platform.storages_plugin",
     "xvla_platform.adapt.plugin",
     "xvla_platform.sim.plugin",
