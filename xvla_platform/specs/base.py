@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from xvla_platform.errors import XvlaError
+from xvla_platform.specs.blanks import refuse_blanks
 
 SCHEMA_VERSION: Final = 1
 LARGEST_FILE = 4 * 2**20  # characters; the largest real one, a manifest with its hashes, has some thousands
@@ -99,6 +100,7 @@ def validate_model(model: type[Model], data: Any, file: Path | str) -> Model:
             allowed=f"up to {SCHEMA_VERSION}",
             hint="upgrade xvla-platform",
         )
+    refuse_blanks(model, data, file)
     try:
         return model.model_validate(data)
     except ValidationError as error:
