@@ -6,9 +6,10 @@ units, XV2xx actions, rotations and grippers, XV3xx cameras, XV4xx time, episode
 the base and against a trained adaptation. Other plugins choose their own letters.
 """
 
+import dataclasses
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -65,7 +66,7 @@ class Finding:
     severity: Severity
     field: str | None
     measured: str
-    numbers: dict[str, Any] = field(default_factory=dict)
+    numbers: dict[str, Any] = dataclasses.field(default_factory=dict)
     fix: str | None = None
     episodes: tuple[int, ...] = ()
 
@@ -90,10 +91,10 @@ class CheckContext:
     recording: Recording
     base: ResolvedBase | None = None
     space: ActionSpace | None = None
-    split: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    split: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     plugin_folder: Path | None = None
     against: Path | None = None
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = dataclasses.field(default_factory=dict)
     verified: bool = False
     quick: bool = False
 
