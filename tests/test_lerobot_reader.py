@@ -201,14 +201,14 @@ def test_formats_are_found_by_name(pristine: Path, tmp_path: Path) -> None:
         open_dataset(factories, "rlds", pristine)
     with pytest.raises(XvlaError, match="not a dataset of format lerobot"):
         open_dataset([LEROBOT], "lerobot", tmp_path)
-    with pytest.raises(XvlaError, match="folder not found"):
+    with pytest.raises(XvlaError, match="dataset folder not found"):
         open_dataset([LEROBOT], "lerobot", tmp_path / "none")
 
 
 def test_datasets_are_located(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "demonstrations").mkdir()
     assert locate_dataset(DatasetSpec(path="demonstrations"), tmp_path) == tmp_path / "demonstrations"
-    with pytest.raises(XvlaError, match="folder not found"):
+    with pytest.raises(XvlaError, match="dataset folder not found"):
         locate_dataset(DatasetSpec(path="elsewhere"), tmp_path)
     calls: list[Any] = []
 

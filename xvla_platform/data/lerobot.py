@@ -3,7 +3,6 @@
 Frame `i` of an episode lies at `from_timestamp + i / fps` in its video, within half a frame.
 """
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from xvla_platform.data.lerobot_info import (
     to_episode,
 )
 from xvla_platform.data.parquet import ParquetColumns, read_rows
+from xvla_platform.data.pictures import decode_picture, stack_pictures
 from xvla_platform.data.reader import (
     DatasetInfo,
     DatasetReader,
@@ -29,6 +29,10 @@ from xvla_platform.data.reader import (
     FloatArray,
     Images,
     ReaderFactory,
+    fingerprint_files,
+    no_frames,
+    require_episode,
+    wanted_frames,
 )
 from xvla_platform.data.video_reader import VideoCache
 from xvla_platform.errors import XvlaError
@@ -70,22 +74,11 @@ class LerobotReader:
 
     def frames(self, episode: int, key: str, indices: Sequence[int] | NDArray[Any]) -> Images:
         """Exactly the frames asked for, in the order asked, RGB uint8 [N, H, W, 3]."""
-        source = self._source(episode)
-        cameras = {name: feature for name, feature in self.info.features.items() if feature.is_camera}
-        if key not in cameras:
-            raise XvlaError("is not a camera of the dataset", file=self.root, field=key, allowed=sorted(cameras))
-        wanted = np.asarray(indices, dtype=np.int64).reshape(-1)
+        wanted = wanted_frames(self, episode, key, indices)
+        source, feature = self._source(episode), self.info.features[key]
         if len(wanted) == 0:
-            height, width = cameras[key].image_size
-            return np.zeros((0, height, width, 3), dtype=np.uint8)
-        if wanted.min() < 0 or wanted.max() >= source.episode.length:
-            raise XvlaError(
-                f"episode {episode} has no such frame",
-                file=self.root,
-                found=f"{wanted.min()}..{wanted.max()}",
-                allowed=f"0..{source.episode.length - 1}",
-            )
-        if cameras[key].dtype == "image":
+            return no_frames(feature)
+        if feature.dtype == "image":
             return self._stills(source, key, wanted)
         path, offset = source.videos[key]
         assert self.info.fps is not None  # `info.json` without a rate is refused
@@ -95,22 +88,15 @@ class LerobotReader:
     def fingerprint(self) -> str:
         """sha256 over names, sizes and contents of the dataset's files; computed once."""
         if self._fingerprint is None:
-            digest = hashlib.sha256()
-            files = [path for path in self.root.rglob("*") if path.suffix in HASHED and path.is_file()]
-            for path in sorted(files, key=lambda path: path.relative_to(self.root).as_posix()):
-                with path.open("rb") as stream:
-                    content = hashlib.file_digest(stream, "sha256").hexdigest()
-                name = path.relative_to(self.root).as_posix()
-                digest.update(f"{name}\0{path.stat().st_size}\0{content}\n".encode())
-            self._fingerprint = digest.hexdigest()
+            files = (path for path in self.root.rglob("*") if path.suffix in HASHED and path.is_file())
+            self._fingerprint = fingerprint_files(self.root, files)
         return self._fingerprint
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_tables": OrderedDict()}  # open files stay with their process
 
     def _source(self, episode: int) -> EpisodeSource:
-        if not 0 <= episode < len(self._sources):
-            raise XvlaError("no such episode", file=self.root, found=episode, allowed=f"0..{len(self._sources) - 1}")
+        require_episode(self, episode)
         return self._sources[episode]
 
     def _rows(self, source: EpisodeSource) -> tuple[ParquetColumns, NDArray[np.int64]]:
@@ -131,27 +117,20 @@ class LerobotReader:
 
     def _stills(self, source: EpisodeSource, key: str, wanted: NDArray[np.int64]) -> Images:
         """Images stored as encoded bytes (or a relative path) in the data file."""
-        import io
-
-        from PIL import Image
-
         table, rows = self._rows(source)
         cells = table.arrow(key)
         images = []
         for index in wanted:
+            what = f"frame {int(index)} of episode {source.episode.index}"
             cell = cells[int(rows[index])].as_py()
             content = cell.get("bytes") if isinstance(cell, dict) else None
             try:
                 if content is None:
                     content = inside(self.root, str(cell["path"]), source.data).read_bytes()
-                images.append(np.asarray(Image.open(io.BytesIO(content)).convert("RGB")))
             except (OSError, ValueError, TypeError, KeyError) as error:
-                raise XvlaError(
-                    f"frame {int(index)} of episode {source.episode.index} is not a readable image: {error}",
-                    file=source.data,
-                    field=key,
-                ) from None
-        return np.stack(images)
+                raise XvlaError(f"{what} is not a readable image: {error}", file=source.data, field=key) from None
+            images.append(decode_picture(content, what, source.data, key))
+        return stack_pictures(images, f"episode {source.episode.index}", source.data, key)
 
 
 def open_lerobot(folder: Path) -> DatasetReader:

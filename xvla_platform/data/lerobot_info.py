@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from xvla_platform.data.reader import DatasetInfo, Episode, FeatureInfo
+from xvla_platform.data.reader import DatasetInfo, Episode, FeatureInfo, require_inside
 from xvla_platform.errors import XvlaError
 
 
@@ -91,4 +91,4 @@ def inside(root: Path, relative: str, file: Path) -> Path:
     """`root / relative`, refusing a path that a downloaded file could use to point elsewhere."""
     if Path(relative).is_absolute() or ".." in Path(relative).parts:
         raise XvlaError("a path must stay inside the dataset", file=file, found=relative)
-    return root / relative
+    return require_inside(root, root / relative)

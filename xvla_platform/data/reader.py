@@ -1,12 +1,13 @@
 """What every dataset reader gives: metadata, low-dimensional columns and decoded camera frames, by episode.
 
-In: a folder (or a Hub dataset id, brought to a folder first). Out: numpy arrays in recorded units.
+In: a folder or a file (or a Hub dataset id, brought to a folder first). Out: numpy arrays in recorded units.
 """
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from xvla_platform.specs.embodiment import DatasetSpec
 
 FloatArray = NDArray[np.float64]
 Images = NDArray[np.uint8]
+Frames = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +79,10 @@ class DatasetReader(Protocol):
         """Each key's numbers, float64 [L, D] in recorded units (a scalar column becomes [L, 1])."""
 
     def timestamps(self, episode: int) -> FloatArray:
-        """Recorded time of each frame since the start of the episode, [L] in seconds."""
+        """Recorded time of each frame since the start of the episode, [L] in seconds.
+
+        All NaN where the format records neither times nor a rate: no time is made up.
+        """
 
     def frames(self, episode: int, key: str, indices: Sequence[int] | NDArray[Any]) -> Images:
         """Exactly the frames asked for, in the order asked, RGB uint8 [N, H, W, 3]."""
@@ -88,37 +93,105 @@ class DatasetReader(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class ReaderFactory:
-    """A dataset format: its name in `dataset.format`, how to open a folder, how to recognise one."""
+    """A dataset format: its name in `dataset.format`, how to open a place, how to recognise one.
+
+    `takes` says whether `dataset.path` names a folder, a file, or either.
+    """
 
     name: str
     open: Callable[[Path], DatasetReader] = field(repr=False)
     detects: Callable[[Path], bool] = field(repr=False)
+    takes: Literal["folder", "file", "either"] = "folder"
 
 
-def open_dataset(factories: Iterable[ReaderFactory], format: str, folder: Path) -> DatasetReader:
-    """Open `folder` with the reader registered as `format`."""
+def open_dataset(factories: Iterable[ReaderFactory], format: str, place: Path) -> DatasetReader:
+    """Open the folder or file `place` with the reader registered as `format`."""
     by_name = {factory.name: factory for factory in factories}
     if format not in by_name:
         raise XvlaError("unknown dataset format", field="dataset.format", found=format, allowed=by_name)
-    if not folder.is_dir():
-        raise XvlaError("dataset folder not found", file=folder, field="dataset.path")
     factory = by_name[format]
-    if not factory.detects(folder):
-        others = [name for name, other in by_name.items() if other.detects(folder)]
+    if not place.exists():
+        kind = "folder or file" if factory.takes == "either" else factory.takes
+        raise XvlaError(f"dataset {kind} not found", file=place, field="dataset.path")
+    fits = factory.takes == "either" or place.is_dir() == (factory.takes == "folder")
+    if not fits or not factory.detects(place):
+        others = [name for name, other in by_name.items() if other is not factory and other.detects(place)]
         hint = f"it looks like format {others[0]}" if others else None
-        raise XvlaError(f"is not a dataset of format {format}", file=folder, hint=hint)
-    return factory.open(folder)
+        if not fits and hint is None:
+            hint = f"the format is read from a {factory.takes}"
+        raise XvlaError(f"is not a dataset of format {format}", file=place, hint=hint)
+    return factory.open(place)
 
 
 def locate_dataset(spec: DatasetSpec, plugin_folder: Path) -> Path:
-    """The local folder of a declared dataset; a Hub dataset is downloaded to the shared cache first."""
+    """The local folder or file of a declared dataset; a Hub dataset is downloaded to the shared cache first."""
     if spec.path is not None:
-        folder = (plugin_folder / spec.path).resolve()
-        if not folder.is_dir():
-            raise XvlaError("dataset folder not found", file=folder, field="dataset.path", found=spec.path)
-        return folder
+        place = (plugin_folder / spec.path).resolve()
+        if not place.exists():
+            kind = "file" if place.suffix in (".json", ".hdf5", ".h5") else "folder"
+            raise XvlaError(f"dataset {kind} not found", file=place, field="dataset.path", found=spec.path)
+        return place
     from huggingface_hub import snapshot_download
 
     assert spec.repo is not None
     with hub_errors(spec.repo, spec.revision, "download the dataset"):
         return Path(snapshot_download(spec.repo, repo_type="dataset", revision=spec.revision))
+
+
+# What readers share
+
+
+def wanted_frames(reader: DatasetReader, episode: int, key: str, indices: Sequence[int] | NDArray[Any]) -> Frames:
+    """The request for frames as an array [N], after a check of camera, episode and range."""
+    feature = reader.info.features.get(key)
+    if feature is None or not feature.is_camera:
+        cameras = sorted(name for name, other in reader.info.features.items() if other.is_camera)
+        raise XvlaError("is not a camera of the dataset", file=reader.root, field=key, allowed=cameras)
+    wanted = np.asarray(indices, dtype=np.int64).reshape(-1)
+    length = require_episode(reader, episode).length
+    if len(wanted) and (wanted.min() < 0 or wanted.max() >= length):
+        raise XvlaError(
+            f"episode {episode} has no such frame",
+            file=reader.root,
+            found=f"{wanted.min()}..{wanted.max()}",
+            allowed=f"0..{length - 1}",
+        )
+    return wanted
+
+
+def require_episode(reader: DatasetReader, episode: int) -> Episode:
+    """The episode of that index, or an error that says which exist."""
+    if not 0 <= episode < len(reader.episodes):
+        raise XvlaError("no such episode", file=reader.root, found=episode, allowed=f"0..{len(reader.episodes) - 1}")
+    return reader.episodes[episode]
+
+
+def no_frames(feature: FeatureInfo) -> Images:
+    """The answer to a request for no frame: [0, H, W, 3]."""
+    return np.zeros((0, *feature.image_size, 3), dtype=np.uint8)
+
+
+def fingerprint_files(root: Path, files: Iterable[Path]) -> str:
+    """sha256 over the names below `root`, sizes and contents of `files`."""
+    digest = hashlib.sha256()
+    named = {path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name: path for path in files}
+    for name in sorted(named):
+        try:
+            with named[name].open("rb") as stream:
+                content = hashlib.file_digest(stream, "sha256").hexdigest()
+            digest.update(f"{name}\0{named[name].stat().st_size}\0{content}\n".encode())
+        except OSError as error:
+            raise XvlaError(f"cannot be read: {error.strerror}", file=named[name]) from None
+    return digest.hexdigest()
+
+
+def require_inside(root: Path, file: Path) -> Path:
+    """`file`, unless a link takes it out of the dataset: a downloaded folder must not reach into the disk.
+
+    The Hub's cache is the one exception: there each file of a snapshot links to a neighbouring `blobs` folder.
+    """
+    home, real = root.resolve(), file.resolve()
+    blobs = home.parent.parent / "blobs"
+    if real.is_relative_to(home) or (home.parent.name == "snapshots" and real.is_relative_to(blobs)):
+        return file
+    raise XvlaError("a link leads out of the dataset", file=file, found=str(real), hint="copy the file there")
