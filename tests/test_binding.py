@@ -12,7 +12,7 @@ from xvla_platform.data.canonical import Trajectory
 from xvla_platform.data.rotations import from_matrix, geodesic_deg
 from xvla_platform.errors import XvlaError
 from xvla_platform.specs.action_space import action_space
-from xvla_platform.specs.fields import ROTATION_SIZE
+from xvla_platform.specs.fields import ANGLE_FORMATS, ROTATION_SIZE
 
 EE6D = action_space("ee6d")
 LAYOUT = "rot6d_interleaved"
@@ -112,7 +112,7 @@ def test_only_gripper_targets_are_clipped() -> None:
 @pytest.mark.parametrize("format", ["axis_angle", "quaternion_wxyz", "rot6d_columns"])
 def test_relative_actions_compose_on_the_group(format: str) -> None:
     unit = "deg" if format == "axis_angle" else None
-    action = [position("mm", **RELATIVE), rotation(format, unit, **RELATIVE), gripper()]
+    action = [position("mm", axes="frame", **RELATIVE), rotation(format, unit, axes="tool", **RELATIVE), gripper()]
     binding = bind([position(), rotation("quaternion_xyzw", None), gripper()], action)
     (where, turn, shut), (goal, goal_turn, _) = poses(6), poses(6, seed=1)
     states = np.concatenate([where, from_matrix(turn, "quaternion_xyzw"), 0.08 * (1 - shut)], axis=1)
@@ -142,7 +142,7 @@ def test_relative_joints_refer_to_the_field_of_their_name() -> None:
 
 @pytest.mark.parametrize("format", ROTATION_SIZE)
 def test_decode_inverts_encode_in_every_format(format: str) -> None:
-    unit = "deg" if format in ("euler_xyz_extrinsic", "axis_angle") else None
+    unit = "deg" if format in ANGLE_FORMATS else None
     binding = bind(**both(position("mm"), rotation(format, unit), gripper()))
     where, turn, shut = poses(8)
     raw = np.concatenate([where * 1000, from_matrix(turn, format, unit), 0.08 * (1 - shut)], axis=1)
@@ -201,19 +201,20 @@ def test_hidden_gripper_may_be_missing_from_proprio() -> None:
 ENTRY = {
     "mean": [0.1, 0.2, 0.3],
     "std": [0.5, 1e-9, 2.0],
-    "min": [-1, 0, 0.3],
-    "max": [1, 4, 0.3],
-    "q01": [0, 0, 0],
-    "q99": [1, 2, 4],
+    "min": [-1, 0.2, 0.3],
+    "max": [1, 0.2, 4.3],
+    "q01": [0, 0.2, 0.5],
+    "q99": [1, 0.2, 4],
+    "floor": 0.005,
 }
 
 
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
-        ("mean_std", lambda x: (x - [0.1, 0.2, 0.3]) / [0.5, 1, 2]),
-        ("min_max", lambda x: (x - [0, 2, 0.3]) / [1, 2, 1]),
-        ("quantile", lambda x: (x - [0.5, 1, 2]) / [0.5, 1, 2]),
+        ("mean_std", lambda x: (x - [0.1, 0.2, 0.3]) / [0.5, 0.005, 2]),
+        ("min_max", lambda x: (x - [0, 0.2, 2.3]) / [1, 0.005, 2]),
+        ("quantile", lambda x: (x - [0.5, 0.2, 2.25]) / [0.5, 0.005, 1.75]),
     ],
 )
 def test_normalization_is_canonical_guarded_and_inverted(kind: str, expected: Any) -> None:

@@ -137,7 +137,7 @@ def test_standing_still_is_in_the_actions_numbers() -> None:
     """Scaled apart, proprio and action differ in numbers for one pose; equal sizes are told apart by name."""
     state = [joints(2, name="lift"), joints(2, "deg", name="arm"), gripper(0.1, 0.0)]
     action = [joints(2, name="arm", normalization="mean_std"), gripper(), joints(2, name="lift")]
-    entry = {"mean": [0.5, 1.0], "std": [2.0, 4.0]}
+    entry = {"mean": [0.5, 1.0], "std": [2.0, 4.0], "min": [-3.0, -9.0], "max": [4.0, 9.0], "floor": 0.02}
     space = action_space("auto", dim=20, real_dim=8)
     binding = Binding(
         make_spec(state, action), space, "rot6d_interleaved", {"canonical": {"action": {"arm": entry}, "proprio": {}}}

@@ -8,10 +8,15 @@ from scipy.spatial.transform import Rotation
 
 from xvla_platform.data.rotations import from_matrix, geodesic_deg, slerp, to_matrix
 from xvla_platform.errors import XvlaError
-from xvla_platform.specs.fields import ANGLE_FORMATS, ROTATION_SIZE
+from xvla_platform.specs.fields import ANGLE_FORMATS, EULER_FORMATS, ROTATION_SIZE
 
 FORMATS = [(name, unit) for name in ROTATION_SIZE for unit in (("rad", "deg") if name in ANGLE_FORMATS else (None,))]
 RZ90 = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+AXES = {
+    "x": lambda a: np.array([[1, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]]),
+    "y": lambda a: np.array([[np.cos(a), 0, np.sin(a)], [0, 1, 0], [-np.sin(a), 0, np.cos(a)]]),
+    "z": lambda a: np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]]),
+}
 quaternions = st.lists(st.floats(-1, 1, width=32), min_size=4, max_size=4).filter(lambda q: np.linalg.norm(q) > 0.1)
 
 
@@ -35,22 +40,32 @@ def test_published_vectors(format: str, identity: list[float], quarter_turn: lis
     assert to_matrix(np.array(quarter_turn, float), format) == pytest.approx(RZ90)
 
 
-@pytest.mark.parametrize(("unit", "quarter"), [("rad", np.pi / 2), ("deg", 90.0)])
 @pytest.mark.parametrize("format", ANGLE_FORMATS)
-def test_angles_have_units(format: str, unit: str, quarter: float) -> None:
-    assert from_matrix(RZ90, format, unit) == pytest.approx([0, 0, quarter])
-    assert to_matrix(np.array([0, 0, quarter]), format, unit) == pytest.approx(RZ90)
+def test_angles_have_units(format: str) -> None:
+    matrix = matrices(5)
+    assert from_matrix(matrix, format, "deg") == pytest.approx(np.degrees(from_matrix(matrix, format, "rad")))
+    assert to_matrix(np.array([0.3, 0.2, 0.1]), format, "rad") == pytest.approx(
+        to_matrix(np.degrees([0.3, 0.2, 0.1]), format, "deg")
+    )
     with pytest.raises(XvlaError, match="needs a unit"):
         to_matrix(np.zeros(3), format)
 
 
-def test_extrinsic_euler_turns_about_fixed_axes() -> None:
-    roll, pitch, yaw = 0.3, -0.5, 1.1
-    by_axis = [
-        Rotation.from_euler(axis, angle).as_matrix() for axis, angle in zip("xyz", (roll, pitch, yaw), strict=True)
-    ]
-    expected = by_axis[2] @ by_axis[1] @ by_axis[0]
-    assert to_matrix(np.array([roll, pitch, yaw]), "euler_xyz_extrinsic", "rad") == pytest.approx(expected)
+@pytest.mark.parametrize("format", EULER_FORMATS)
+def test_euler_angles_turn_in_the_order_and_about_the_axes_of_their_name(format: str) -> None:
+    _, order, sense = format.split("_")
+    angles = np.array([0.3, -0.5, 1.1])
+    first, second, third = (AXES[axis](angle) for axis, angle in zip(order, angles, strict=True))
+    # About axes that stay, a later turn is multiplied from the left; about axes that turn along, from the right.
+    expected = third @ second @ first if sense == "extrinsic" else first @ second @ third
+    assert to_matrix(angles, format, "rad") == pytest.approx(expected)
+
+
+def test_roll_pitch_yaw_is_intrinsic_zyx_backwards() -> None:
+    matrix = matrices(50)
+    assert from_matrix(matrix, "euler_zyx_intrinsic", "rad")[:, ::-1] == pytest.approx(
+        from_matrix(matrix, "euler_xyz_extrinsic", "rad")
+    )
 
 
 @settings(max_examples=40, deadline=None)

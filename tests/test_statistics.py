@@ -69,7 +69,7 @@ def test_canonical_numbers_are_si_and_closedness() -> None:
 
 
 def test_canonical_actions_are_absolute_targets() -> None:
-    relative = {"reference": "relative"}
+    relative = {"reference": "relative", "axes": "frame"}
     found = statistics_of(action=[position(**relative), rotation(**relative), gripper()])
     both = [columns(n, i) for i, n in enumerate(LENGTHS)]
     summed = np.concatenate([c["observation.state"][:, :3] + c["action"][:, :3] for c in both])
@@ -78,7 +78,7 @@ def test_canonical_actions_are_absolute_targets() -> None:
 
 @pytest.mark.parametrize("kind", ["mean_std", "min_max", "quantile"])
 def test_the_binding_normalizes_with_them(kind: str) -> None:
-    spec = make_spec(action=[position("cm", normalization=kind), rotation(), gripper()])
+    spec = make_spec(action=[position(normalization=kind), rotation(), gripper()])
     statistics = json.loads(json.dumps(compute_statistics(Memory(), spec)))  # type: ignore[arg-type]
     binding = Binding(spec, action_space("ee6d"), "rot6d_columns", statistics)
     both = [columns(n, i) for i, n in enumerate(LENGTHS)]

@@ -6,28 +6,25 @@ vectors of `space.dim` numbers (X-VLA, arXiv 2510.10274, section 3), or the reve
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xvla_platform.data.canonical import (
-    Trajectory,
-    absolute_targets,
-    from_canonical,
-    reference_field,
-    relative_to,
-    to_canonical,
-)
+from xvla_platform.data.canonical import Trajectory, from_canonical
+from xvla_platform.data.conventions import Conventions
 from xvla_platform.data.normalization import Scaling, scaling
 from xvla_platform.data.placement import Placement, place
 from xvla_platform.data.reader import FloatArray
+from xvla_platform.data.references import reference_field
 from xvla_platform.data.rotations import from_matrix, geodesic_deg, to_matrix
 from xvla_platform.data.units import factor
 from xvla_platform.data.vectors import label
 from xvla_platform.errors import XvlaError
 from xvla_platform.specs.action_space import ActionSpace
 from xvla_platform.specs.embodiment import EmbodimentSpec
+from xvla_platform.specs.fields import FieldSpec
 
 ModelArray = NDArray[np.float32]
 SIX_D = ("rot6d_columns", "rot6d_interleaved")
@@ -48,6 +45,8 @@ class Binding:
         space: ActionSpace,
         rotation_layout: str,
         statistics: Mapping[str, Any] | None = None,
+        *,
+        folder: Path | None = None,
     ) -> None:
         """
         Args:
@@ -55,17 +54,17 @@ class Binding:
             space: The base's action space; every field must fit it, else `XvlaError`.
             rotation_layout: 6D layout of the base's model vector.
             statistics: What `compute_statistics` returned; needed only where a field is normalized.
+            folder: Where the files of `spec.kinematics` lie; needed only where joints become poses.
         """
         if rotation_layout not in SIX_D:
             raise XvlaError("unknown rotation layout", field="rotation_layout", found=rotation_layout, allowed=SIX_D)
         self.spec = spec
         self.space = space
         self.rotation_layout = rotation_layout
-        self.proprio_placements = place(spec, space, "proprio")
-        self.action_placements = place(spec, space, "action")
-        self._references = {
-            field.name: reference_field(spec, field) for field in spec.action.fields if field.reference == "relative"
-        }
+        self.conventions = Conventions(spec, space, folder)
+        proprio, action = self.conventions.proprio, self.conventions.action
+        self.proprio_placements = place(proprio, action, space, "proprio")
+        self.action_placements = place(proprio, action, space, "action")
         self._scalings: dict[tuple[str, str], Scaling] = {
             (vector, placed.field.name): scaling(placed.field, vector, statistics)
             for vector, placements in (
@@ -77,13 +76,18 @@ class Binding:
         self.action_mask = self._mask(self.action_placements)
         self.proprio_mask = self._mask(self.proprio_placements)
 
+    @property
+    def action_fields(self) -> tuple[FieldSpec, ...]:
+        """The fields that are predicted and measured: those of `errors`, `error_units` and `quantities`."""
+        return self.conventions.action
+
     def proprio(self, raw: FloatArray) -> ModelArray:
         """Recorded states [..., P] as model proprio, float32 [..., dim]."""
         raw = _checked(raw, self.spec.proprio.size, label(self.spec.proprio))
+        values = self.conventions.state(raw)
         out = np.zeros((*raw.shape[:-1], self.space.dim), dtype=np.float32)
         for placed in self.proprio_placements:
-            values = to_canonical(placed.field, raw[..., placed.column])
-            out[..., placed.model] = self._to_model(placed, "proprio", values)
+            out[..., placed.model] = self._to_model(placed, "proprio", values[placed.field.name])
         return out
 
     def hold(self, proprio: NDArray[Any]) -> ModelArray | None:
@@ -93,10 +97,9 @@ class Binding:
         """
         proprio = _checked(proprio, self.space.dim, "model proprio")
         out = np.zeros(proprio.shape, dtype=np.float32)
-        declared = {field.name: field for field in self.spec.action.fields}
         for placed in self.action_placements:
             try:
-                state = reference_field(self.spec, declared[placed.field.name])
+                state = reference_field(self.conventions.proprio, placed.field)
             except XvlaError:
                 return None
             (source,) = (other for other in self.proprio_placements if other.field.name == state.name)
@@ -111,10 +114,10 @@ class Binding:
         return out
 
     def targets(self, raw_state: FloatArray, raw_action: FloatArray) -> Trajectory:
-        """Recorded states [L, P] and actions [L, A] of one episode as canonical absolute targets."""
+        """One whole episode's recorded states [L, P] and actions [L, A] as absolute targets in the model's frame."""
         raw_state = _checked(raw_state, self.spec.proprio.size, label(self.spec.proprio))
         raw_action = _checked(raw_action, self.spec.action.size, label(self.spec.action))
-        return absolute_targets(self.spec, raw_state, raw_action)
+        return self.conventions.targets(raw_state, raw_action)
 
     def encode(self, trajectory: Trajectory) -> ModelArray:
         """Canonical targets [..., T, *] as model actions, float32 [..., T, dim]; a gripper is 1 closed."""
@@ -126,33 +129,35 @@ class Binding:
             out[..., placed.model] = self._to_model(placed, "action", values)
         return out
 
-    def decode(self, chunk: NDArray[Any]) -> dict[str, FloatArray]:
-        """A model chunk [..., T, dim or real_dim] as absolute targets [..., T, size] per field, in declared units.
+    def quantities(self, chunk: NDArray[Any], *, strict: bool = True) -> dict[str, FloatArray]:
+        """A model chunk [..., T, dim or real_dim] as absolute targets [..., T, size] by field of `action_fields`.
 
-        A gripper comes as probability of closed and leaves as the value between `open` and `closed`.
+        They are in the fields' units and in the recorded frame; joints that the base is told as poses stay poses.
         """
-        values = self._from_model(chunk, strict=True)
-        return {
-            placed.field.name: from_canonical(placed.field, values[placed.field.name])
-            for placed in self.action_placements
-        }
+        values = self._from_model(chunk, strict=strict)
+        return {field.name: from_canonical(field, values[field.name]) for field in self.action_fields}
 
-    def to_columns(self, chunk: NDArray[Any], state: FloatArray) -> FloatArray:
-        """A model chunk [T, dim] as rows [T, A] of the dataset's own action column.
+    def decode(self, chunk: NDArray[Any], state: FloatArray | None = None) -> dict[str, FloatArray]:
+        """A model chunk [..., T, dim or real_dim] as absolute targets [..., T, size] by declared field, in its units.
 
-        Relative fields are given relative to the recorded state [P], that is the one now.
+        A gripper comes as probability of closed and leaves as the value between `open` and `closed`, or as one of
+        them where it has a threshold. Ignored fields have no target. The recorded state [..., P] of the moment is
+        needed only where joints are found from poses (`needs_state`).
+        """
+        values = self.conventions.declared(self._from_model(chunk, strict=True), state)
+        return {f.name: from_canonical(f, values[f.name]) for f in self.spec.action.fields if f.kind != "ignored"}
+
+    def to_columns(self, chunk: NDArray[Any], state: FloatArray, first_state: FloatArray | None = None) -> FloatArray:
+        """A model chunk [T, dim] as rows [T, A] of the dataset's own action vector.
+
+        Args:
+            state: Recorded state [P] now, which `relative` fields refer to.
+            first_state: Recorded state [P] at the episode's first frame, which `relative_to_first` fields refer to.
         """
         state = _checked(state, self.spec.proprio.size, label(self.spec.proprio))
-        values, slices = self._from_model(chunk, strict=True), self.spec.proprio.slices()
-        columns = []
-        for placed in self.action_placements:
-            target = values[placed.field.name]
-            reference = self._references.get(placed.field.name)
-            if reference is not None:
-                now = to_canonical(reference, state[..., slices[reference.name]])
-                target = relative_to(placed.field.kind, now, target)
-            columns.append(from_canonical(placed.field, target))
-        return np.concatenate(columns, axis=-1)
+        if first_state is not None:
+            first_state = _checked(first_state, self.spec.proprio.size, label(self.spec.proprio))
+        return self.conventions.rows(self._from_model(chunk, strict=True), state, first_state)
 
     def errors(self, predicted: NDArray[Any], target: NDArray[Any]) -> dict[str, FloatArray]:
         """Mean error over T of model chunks [..., T, dim], per action field [...], in `error_units`.
@@ -178,7 +183,7 @@ class Binding:
     def error_units(self) -> dict[str, str]:
         """Unit of each entry of `errors`."""
         fixed = {"rotation": "deg", "gripper": "share of stroke"}
-        return {field.name: fixed.get(field.kind, str(field.unit)) for field in self.spec.action.fields}
+        return {field.name: fixed.get(field.kind, str(field.unit)) for field in self.action_fields}
 
     def _to_model(self, placed: Placement, vector: str, values: FloatArray) -> FloatArray:
         if placed.field.kind == "rotation":
@@ -196,7 +201,7 @@ class Binding:
                 out[placed.field.name] = to_matrix(values, self.rotation_layout, strict=strict)
             else:
                 out[placed.field.name] = self._scalings["action", placed.field.name].invert(values)
-        return out
+        return self.conventions.undo_frames(out)
 
     def _mask(self, placements: tuple[Placement, ...]) -> NDArray[np.bool_]:
         mask = np.zeros(self.space.dim, dtype=np.bool_)

@@ -1,6 +1,6 @@
 """Recorded field values to and from the canonical physical form, in which they are composed and compared.
 
-position: [..., 3] m; rotation: [..., 3, 3]; joint: [..., n] rad or m; gripper: [..., 1] closedness, 0 = open
+position: [..., 3] m; rotation: [..., 3, 3]; joint: [..., n] rad, m or share; gripper: [..., 1] closedness, 0 = open
 and 1 = closed at the declared values. A measured gripper may lie slightly outside 0..1 and is kept as it is.
 """
 
@@ -10,16 +10,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from xvla_platform.data.reader import FloatArray
+from xvla_platform.data.references import compose, relative_to
 from xvla_platform.data.rotations import from_matrix, to_matrix
 from xvla_platform.data.units import factor
 from xvla_platform.errors import XvlaError
 from xvla_platform.specs.embodiment import EmbodimentSpec
-from xvla_platform.specs.fields import ActionFieldSpec, FieldSpec
+from xvla_platform.specs.fields import FieldSpec
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trajectory:
-    """Canonical absolute targets of every action field.
+    """Canonical absolute targets by action field.
 
     Attributes:
         values: Field name to [L, ...] of one episode, or [M, T, ...] of chunks sampled from one.
@@ -37,66 +38,107 @@ def to_canonical(field: FieldSpec, values: FloatArray) -> FloatArray:
     """Canonical values of a field's recorded numbers [..., size]."""
     if field.kind == "rotation":
         assert field.format is not None
-        return to_matrix(values, field.format, field.unit)
+        return to_matrix(values * field.scale, field.format, field.unit)
     if field.kind == "gripper":
         assert field.open is not None
         assert field.closed is not None
+        if field.threshold is not None:
+            beyond = values > field.threshold if field.closed > field.open else values < field.threshold
+            return beyond.astype(np.float64)
         return (values - field.open) / (field.closed - field.open)
-    return values * factor(field.unit)
+    return values * (field.scale * factor(field.unit))
 
 
 def from_canonical(field: FieldSpec, values: FloatArray) -> FloatArray:
-    """Recorded numbers [..., size] of a field's canonical values; the inverse of `to_canonical`."""
+    """Recorded numbers [..., size] of a field's canonical values; the inverse of `to_canonical`.
+
+    A gripper with a threshold is told to open or to close: `closed` from half the stroke on.
+    """
     if field.kind == "rotation":
         assert field.format is not None
-        return from_matrix(values, field.format, field.unit)
+        return from_matrix(values, field.format, field.unit) / field.scale
     if field.kind == "gripper":
         assert field.open is not None
         assert field.closed is not None
+        if field.threshold is not None:
+            return np.where(values >= 0.5, field.closed, field.open)
         return field.open + values * (field.closed - field.open)
-    return values / factor(field.unit)
+    return values / (field.scale * factor(field.unit))
 
 
-def compose(kind: str, state: FloatArray, action: FloatArray) -> FloatArray:
-    """The absolute target `state · action` of a relative action: added, or composed on the rotation group."""
-    return state @ action if kind == "rotation" else state + action
+def canonical_unit(field: FieldSpec) -> str:
+    """Unit of a field's canonical values: `m`, `rad`, `share` (joints in percent or normalized) or `closedness`."""
+    if field.kind == "gripper":
+        return "closedness"
+    if field.kind == "rotation":
+        return "rotation"
+    return {"m": "m", "cm": "m", "mm": "m", "rad": "rad", "deg": "rad"}.get(str(field.unit), "share")
 
 
-def relative_to(kind: str, state: FloatArray, target: FloatArray) -> FloatArray:
-    """The action that leads from `state` to `target`; the inverse of `compose`."""
-    return np.swapaxes(state, -1, -2) @ target if kind == "rotation" else target - state
-
-
-def reference_field(spec: EmbodimentSpec, action: ActionFieldSpec) -> FieldSpec:
-    """The proprio field a relative action refers to: of its kind, arm and size, by name if several."""
-    states = [
-        state
-        for state in spec.proprio.fields
-        if state.kind == action.kind
-        and state.arm == action.arm
-        and (state.kind != "joint" or state.size == action.size)
-    ]
-    named = [state for state in states if state.name == action.name]
-    if len(named or states) != 1:
-        raise XvlaError(
-            f"a relative {action.kind} needs exactly one proprio field of arm {action.arm} to refer to",
-            field=f"action.{action.name}",
-            found=", ".join(state.name for state in states) or "none",
-            hint="give both fields the same name and size",
-        )
-    return (named or states)[0]
+def canonical_state(spec: EmbodimentSpec, raw_state: FloatArray) -> dict[str, FloatArray]:
+    """Canonical values of every proprio field that is used, of recorded states [..., P]."""
+    return {
+        field.name: to_canonical(field, raw_state[..., slot])
+        for field, slot in zip(spec.proprio.fields, spec.proprio.slices().values(), strict=True)
+        if field.kind != "ignored"
+    }
 
 
 def absolute_targets(spec: EmbodimentSpec, raw_state: FloatArray, raw_action: FloatArray) -> Trajectory:
-    """Canonical absolute targets of recorded states [L, P] and actions [L, A] of the same frames.
+    """Canonical absolute targets, in the recorded frame, of one whole episode's states [L, P] and actions [L, A].
 
-    Gripper targets are clipped to 0..1, because they are the targets of a probability.
+    Gripper targets are clipped to 0..1, because they are the targets of a probability. Ignored fields have none.
     """
-    state_slices, values = spec.proprio.slices(), {}
+    now, values = canonical_state(spec, raw_state), {}
+    first = {name: state[:1] for name, state in now.items()}
     for field, slot in zip(spec.action.fields, spec.action.slices().values(), strict=True):
+        if field.kind == "ignored":
+            continue
         target = to_canonical(field, raw_action[..., slot])
-        if field.reference == "relative":
-            state = reference_field(spec, field)
-            target = compose(field.kind, to_canonical(state, raw_state[..., state_slices[state.name]]), target)
+        if field.reference != "absolute":
+            target = compose(spec, field, now if field.reference == "relative" else first, target)
         values[field.name] = np.clip(target, 0.0, 1.0) if field.kind == "gripper" else target
-    return Trajectory(values=values, kinds={field.name: field.kind for field in spec.action.fields})
+    kinds = {field.name: field.kind for field in spec.action.fields if field.kind != "ignored"}
+    return Trajectory(values=values, kinds=kinds)
+
+
+def recorded_actions(
+    spec: EmbodimentSpec,
+    targets: Mapping[str, FloatArray],
+    raw_state: FloatArray,
+    first_state: FloatArray | None = None,
+) -> FloatArray:
+    """Rows [..., A] of the action vector for canonical absolute targets: what `absolute_targets` undoes.
+
+    Args:
+        targets: By field, [..., *] in the recorded frame; ignored fields get their declared `value`.
+        raw_state: Recorded state [P] (or one a row) that relative fields refer to.
+        first_state: Recorded state at the episode's first frame, for fields that are `relative_to_first`.
+    """
+    now = canonical_state(spec, raw_state)
+    first = None if first_state is None else canonical_state(spec, first_state)
+    columns: list[FloatArray | None] = []
+    for field in spec.action.fields:
+        if field.kind == "ignored":
+            columns.append(None)
+            continue
+        target = targets[field.name]
+        if field.reference == "relative":
+            target = relative_to(spec, field, now, target)
+        elif field.reference == "relative_to_first":
+            if first is None:
+                raise XvlaError(
+                    "is relative to the episode's first frame, whose state is not given",
+                    field=f"action.{field.name}",
+                    hint="give `first_state`; a policy remembers it after reset()",
+                )
+            target = relative_to(spec, field, first, target)
+        columns.append(from_canonical(field, target))
+    lead = next(column for column in columns if column is not None).shape[:-1]
+    return np.concatenate(
+        [
+            np.full((*lead, field.size), field.value, dtype=np.float64) if column is None else column
+            for field, column in zip(spec.action.fields, columns, strict=True)
+        ],
+        axis=-1,
+    )

@@ -1,7 +1,8 @@
 """Optional scaling of position and joint fields for the model. X-VLA's own convention is none.
 
 All numbers are canonical (m, rad). `mean_std` gives zero mean and unit deviation; `min_max` and `quantile`
-map [min, max] and [q01, q99] to [-1, 1], without clipping.
+map [min, max] and [q01, q99] to [-1, 1], without clipping. A number that hardly moves is not blown up: the scale
+is never below the field's `floor`, nor so small that a training number would lie beyond `FARTHEST`.
 """
 
 from collections.abc import Mapping
@@ -14,13 +15,16 @@ from xvla_platform.data.reader import FloatArray
 from xvla_platform.errors import XvlaError
 from xvla_platform.specs.fields import FieldSpec
 
-SMALLEST_SPAN = 1e-6  # a narrower span carries no signal, and dividing by it would blow noise up
+# The least scale by canonical unit: what moves less is rest or noise, and a step of 1 rad must stay a number that a
+# network was trained for. They are stored with the statistics, so that an artifact keeps the ones it was made with.
+FLOORS = {"m": 0.005, "rad": 0.02, "share": 0.02, "closedness": 0.02}
+FARTHEST = 10.0
 BOUNDS = {"min_max": ("min", "max"), "quantile": ("q01", "q99")}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scaling:
-    """model = (canonical - offset) / scale, per number of the field."""
+    """model = (canonical - offset) / scale, per number of the field; the same object in training and in serving."""
 
     offset: FloatArray
     scale: FloatArray
@@ -44,6 +48,8 @@ def scaling(field: FieldSpec, vector: str, statistics: Mapping[str, Any] | None)
         else:
             low, high = (np.asarray(entry[name], float) for name in BOUNDS[field.normalization])
             offset, spread = (low + high) / 2.0, (high - low) / 2.0
+        farthest = np.maximum(np.asarray(entry["max"], float) - offset, offset - np.asarray(entry["min"], float))
+        scale = np.maximum.reduce([spread, farthest / FARTHEST, np.full(spread.shape, float(entry["floor"]))])
     except (AssertionError, KeyError, TypeError, ValueError):
         raise XvlaError(
             f"normalization {field.normalization} needs the dataset's statistics, which are missing",
@@ -57,5 +63,4 @@ def scaling(field: FieldSpec, vector: str, statistics: Mapping[str, Any] | None)
             found=offset.size,
             allowed=str(field.size),
         )
-    narrow = spread * (2.0 if field.normalization in BOUNDS else 1.0) < SMALLEST_SPAN
-    return Scaling(offset=offset, scale=np.where(narrow, 1.0, spread))
+    return Scaling(offset=offset, scale=scale)

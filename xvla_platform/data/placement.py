@@ -5,19 +5,18 @@ from typing import Literal
 
 from xvla_platform.errors import XvlaError
 from xvla_platform.specs.action_space import ActionSpace
-from xvla_platform.specs.embodiment import EmbodimentSpec
 from xvla_platform.specs.fields import FieldSpec
 
 Vector = Literal["proprio", "action"]
+Fields = tuple[FieldSpec, ...]
 AUTO_HINT = "set action.space: auto, which takes any fields in declared order"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """A declared field, its slice of the recorded column and its slice of the model vector."""
+    """A field and its slice of the model vector."""
 
     field: FieldSpec
-    column: slice
     model: slice
 
 
@@ -26,27 +25,26 @@ def model_size(field: FieldSpec) -> int:
     return 6 if field.kind == "rotation" else field.size
 
 
-def vector_size(fields: tuple[FieldSpec, ...]) -> int:
+def vector_size(fields: Fields) -> int:
     """Numbers that `fields` take in the model vector of the `auto` space."""
     return sum(model_size(field) for field in fields)
 
 
-def place(spec: EmbodimentSpec, space: ActionSpace, vector: Vector) -> tuple[Placement, ...]:
-    """Where the fields of `proprio` or `action` go in `space`, in declared order."""
-    declared = spec.proprio if vector == "proprio" else spec.action
-    columns = declared.slices()
+def place(proprio: Fields, action: Fields, space: ActionSpace, vector: Vector) -> tuple[Placement, ...]:
+    """Where the fields of `proprio` or `action` go in `space`, in their order."""
+    fields = proprio if vector == "proprio" else action
     if space.find("any", "left") is not None:
-        starts = _in_order(declared.fields, space, vector)
+        starts = _in_order(fields, space, vector)
     else:
-        _check_arms(spec, space)
-        starts = [_start(field, declared.fields, space, vector) for field in declared.fields]
+        _check_arms(proprio, action, space)
+        starts = [_start(field, fields, space, vector) for field in fields]
     return tuple(
-        Placement(field=field, column=columns[field.name], model=slice(start, start + model_size(field)))
-        for field, start in zip(declared.fields, starts, strict=True)
+        Placement(field=field, model=slice(start, start + model_size(field)))
+        for field, start in zip(fields, starts, strict=True)
     )
 
 
-def _in_order(fields: tuple[FieldSpec, ...], space: ActionSpace, vector: Vector) -> list[int]:
+def _in_order(fields: Fields, space: ActionSpace, vector: Vector) -> list[int]:
     room = space.real_dim if vector == "action" else space.dim
     total = vector_size(fields)
     if total > room:
@@ -62,7 +60,7 @@ def _in_order(fields: tuple[FieldSpec, ...], space: ActionSpace, vector: Vector)
     return starts
 
 
-def _start(field: FieldSpec, fields: tuple[FieldSpec, ...], space: ActionSpace, vector: Vector) -> int:
+def _start(field: FieldSpec, fields: Fields, space: ActionSpace, vector: Vector) -> int:
     slot = space.find(field.kind, field.arm)
     if slot is None:
         kinds = sorted({candidate.kind for candidate in space.fields})
@@ -85,14 +83,14 @@ def _start(field: FieldSpec, fields: tuple[FieldSpec, ...], space: ActionSpace, 
     return slot.start + vector_size(tuple(same[: same.index(field)]))
 
 
-def _check_arms(spec: EmbodimentSpec, space: ActionSpace) -> None:
+def _check_arms(proprio: Fields, action: Fields, space: ActionSpace) -> None:
     """Each arm that is driven has all the fields of its half of the space, except that a gripper may lack.
 
     The model reads proprio in the same layout, so a field that is missing there would be read as zeros; only
     the fields that the space hides from the model may be missing.
     """
-    arms = sorted({field.arm for field in spec.action.fields})
-    stray = [field for field in spec.proprio.fields if field.arm not in arms]
+    arms = sorted({field.arm for field in action})
+    stray = [field for field in proprio if field.arm not in arms]
     if stray:
         raise XvlaError(
             f"belongs to the {stray[0].arm} arm, which no action field drives",
@@ -103,8 +101,8 @@ def _check_arms(spec: EmbodimentSpec, space: ActionSpace) -> None:
         for slot in space.fields:
             if slot.arm != arm:
                 continue
-            has_action = any(f.kind == slot.kind and f.arm == arm for f in spec.action.fields)
-            has_state = any(f.kind == slot.kind and f.arm == arm for f in spec.proprio.fields)
+            has_action = any(f.kind == slot.kind and f.arm == arm for f in action)
+            has_state = any(f.kind == slot.kind and f.arm == arm for f in proprio)
             optional = slot.kind == "gripper" and space.find("joint", arm) is None
             if not has_action and not optional:
                 raise _lacks("action", slot.kind, arm, space)

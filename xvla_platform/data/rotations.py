@@ -3,6 +3,7 @@
 Both published 6D layouts exist side by side and are never guessed: `rot6d_columns` is the first two columns
 one after the other (identity 1 0 0 0 1 0), `rot6d_interleaved` the same two columns row by row (identity
 1 0 0 1 0 0). Six numbers are read with the Gram-Schmidt process (Zhou et al., arXiv 1812.07035, section 4).
+Euler angles stand in the order of the letters in the format's name, the first turn first.
 """
 
 import warnings
@@ -12,7 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from xvla_platform.data.reader import FloatArray
 from xvla_platform.errors import XvlaError
-from xvla_platform.specs.fields import ANGLE_FORMATS, ROTATION_SIZE
+from xvla_platform.specs.fields import ANGLE_FORMATS, EULER_FORMATS, ROTATION_SIZE
 
 DEGENERATE = 1e-6  # below this length a quaternion or a 6D column gives no direction
 NOT_ORTHONORMAL = 0.05  # largest entry of R^T R - I that is still rounding, and not another format
@@ -63,10 +64,10 @@ def from_matrix(matrix: FloatArray, format: str, unit: str | None = None) -> Flo
         rotation, degrees = Rotation.from_matrix(flat), _is_degrees(format, unit)
         if format == "axis_angle":
             out = rotation.as_rotvec(degrees=degrees)
-        elif format == "euler_xyz_extrinsic":
-            with warnings.catch_warnings():  # at pitch 90° roll is set to zero, which is one right answer
+        elif format in EULER_FORMATS:
+            with warnings.catch_warnings():  # in gimbal lock one angle is set to zero, which is one right answer
                 warnings.simplefilter("ignore", UserWarning)
-                out = rotation.as_euler("xyz", degrees=degrees)
+                out = rotation.as_euler(_axes(format), degrees=degrees)
         else:
             out = rotation.as_quat(canonical=True)
             if format == "quaternion_wxyz":
@@ -118,7 +119,7 @@ def _parse(flat: FloatArray, format: str, unit: str | None) -> tuple[FloatArray,
         angles, degrees = np.where(bad[:, None], 0.0, flat), _is_degrees(format, unit)
         if format == "axis_angle":
             return Rotation.from_rotvec(angles, degrees=degrees).as_matrix(), bad
-        return Rotation.from_euler("xyz", angles, degrees=degrees).as_matrix(), bad
+        return Rotation.from_euler(_axes(format), angles, degrees=degrees).as_matrix(), bad
     if format in ("quaternion_xyzw", "quaternion_wxyz"):
         quaternions = np.roll(flat, -1, axis=-1) if format == "quaternion_wxyz" else flat
         bad = bad | ~(np.linalg.norm(flat, axis=-1) > DEGENERATE)
@@ -150,6 +151,12 @@ def _size(format: str) -> int:
     if format not in ROTATION_SIZE:
         raise XvlaError("unknown rotation format", field="format", found=format, allowed=ROTATION_SIZE)
     return ROTATION_SIZE[format]
+
+
+def _axes(format: str) -> str:
+    """scipy's name of an Euler format: small letters turn about fixed axes, capitals about the turned ones."""
+    _, order, sense = format.split("_")
+    return order if sense == "extrinsic" else order.upper()
 
 
 def _is_degrees(format: str, unit: str | None) -> bool:

@@ -10,60 +10,86 @@ from typing import Any
 
 import numpy as np
 
-from xvla_platform.data.canonical import absolute_targets, to_canonical
+from xvla_platform.data.canonical import canonical_unit
+from xvla_platform.data.conventions import Conventions
+from xvla_platform.data.normalization import FLOORS
 from xvla_platform.data.reader import DatasetReader, FloatArray
 from xvla_platform.data.vectors import column_name, read_vectors
 from xvla_platform.errors import XvlaError
 from xvla_platform.specs.base import SCHEMA_VERSION
 from xvla_platform.specs.embodiment import EmbodimentSpec
-from xvla_platform.specs.fields import ActionSpec, FieldSpec, VectorSpec
+from xvla_platform.specs.fields import ActionSpec, VectorSpec
 
 CONSTANT = 1e-8  # standard deviation in recorded units
 
 
 def compute_statistics(
-    reader: DatasetReader, spec: EmbodimentSpec, episodes: Sequence[int] | None = None
+    reader: DatasetReader,
+    spec: EmbodimentSpec,
+    episodes: Sequence[int] | None = None,
+    *,
+    conventions: Conventions | None = None,
 ) -> dict[str, Any]:
     """Statistics over the given episodes (all by default), as plain lists that JSON can hold.
 
+    Args:
+        conventions: What the fields mean to the base they are meant for; without it, to one that takes joints.
+
     Returns:
         `{"proprio": {field: entry}, "action": {field: entry}, "canonical": {"proprio": …, "action": …}}` with
-        entries of `mean, std, min, max, q01, q99` (one number per dim), `count` and `unit`. Canonical entries
-        exist for position, joint and gripper fields; actions are absolute targets there.
+        entries of `mean, std, min, max, q01, q99` (one number per dim), `count` and `unit`. Ignored fields have
+        none. Canonical entries are those of the position, joint and gripper fields that the base is told, in its
+        frame, actions as absolute targets; their `floor` is the least scale a number is normalized with.
     """
+    bound = conventions or Conventions(spec)
     chosen = list(range(len(reader.episodes))) if episodes is None else list(episodes)
     if not chosen:
         raise XvlaError("no episode to compute statistics of", file=reader.root)
     states, actions = [], []
-    targets: dict[str, list[FloatArray]] = {field.name: [] for field in spec.action.fields}
+    canonical: dict[str, dict[str, list[FloatArray]]] = {
+        "proprio": {field.name: [] for field in bound.proprio},
+        "action": {field.name: [] for field in bound.action},
+    }
     for episode in chosen:
         vectors = read_vectors(reader, episode, (("proprio", spec.proprio), ("action", spec.action)))
         state, action = vectors["proprio"], vectors["action"]
         require_finite(state, spec.proprio, "proprio", episode, reader.root)
         require_finite(action, spec.action, "action", episode, reader.root)
-        for name, values in absolute_targets(spec, state, action).values.items():
-            targets[name].append(values)
+        told = {"proprio": bound.state(state), "action": bound.targets(state, action).values}
+        for vector, found in told.items():
+            for name, values in found.items():
+                canonical[vector][name].append(values)
         states.append(state)
         actions.append(action)
     recorded = {"proprio": np.concatenate(states), "action": np.concatenate(actions)}
     out: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "episodes": len(chosen), "canonical": {}}
-    for name, vector in (("proprio", spec.proprio), ("action", spec.action)):
+    for name, vector, fields in (("proprio", spec.proprio, bound.proprio), ("action", spec.action, bound.action)):
         require_variation(recorded[name], vector, name, reader.root)
-        out[name], canonical = {}, {}
-        for field, slot in zip(vector.fields, vector.slices().values(), strict=True):
-            values = recorded[name][:, slot]
-            out[name][field.name] = _entry(values, field.unit)
-            if field.kind not in ("rotation", "ignored"):
-                physical = to_canonical(field, values) if name == "proprio" else np.concatenate(targets[field.name])
-                canonical[field.name] = _entry(physical, _canonical_unit(field))
-        out["canonical"][name] = canonical
+        slices = vector.slices()
+        out[name] = {
+            field.name: _entry(recorded[name][:, slices[field.name]], field.unit)
+            for field in vector.fields
+            if field.kind != "ignored"
+        }
+        out["canonical"][name] = {
+            field.name: {
+                **_entry(np.concatenate(canonical[name][field.name]), canonical_unit(field)),
+                "floor": FLOORS[canonical_unit(field)],
+            }
+            for field in fields
+            if field.kind != "rotation"
+        }
     out["frames"] = len(recorded["proprio"])
     return out
 
 
 def require_finite(values: FloatArray, vector: VectorSpec | ActionSpec, name: str, episode: int, file: Path) -> None:
-    """Refuse a column [L, D] of one episode with NaN or infinity, naming the first."""
-    rows, dims = np.nonzero(~np.isfinite(values))
+    """Refuse a vector [L, D] of one episode with NaN or infinity in a number that is used, naming the first."""
+    lacking = ~np.isfinite(values)
+    for field, slot in zip(vector.fields, vector.slices().values(), strict=True):
+        if field.kind == "ignored":
+            lacking[:, slot] = False
+    rows, dims = np.nonzero(lacking)
     if len(rows):
         raise XvlaError(
             f"is not a finite number in episode {episode}, frame {rows[0]}",
@@ -90,7 +116,7 @@ def require_variation(values: FloatArray, vector: VectorSpec | ActionSpec, name:
                     file=file,
                     field=column_name(vector, name, dim),
                     found=float(values[0, dim]),
-                    hint="remove the field if the robot does not have it, or fix the recording",
+                    hint="declare it as a field of kind ignored if the robot does not use it, or fix the recording",
                 )
 
 
@@ -106,9 +132,3 @@ def _entry(values: FloatArray, unit: str | None) -> Mapping[str, Any]:
         "count": len(values),
         "unit": unit,
     }
-
-
-def _canonical_unit(field: FieldSpec) -> str:
-    if field.kind == "gripper":
-        return "closedness"
-    return "m" if field.unit in ("m", "cm", "mm") else "rad"
