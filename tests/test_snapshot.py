@@ -28,7 +28,7 @@ def _there_and_back(tmp_path: Path, device: str, fused: bool) -> torch.device:
     first, optimizer = fresh()
     _stepped(first, optimizer, 3)
     trainable = Trainable(name="rows", group="soft_prompts", parameter=first, decay=True)
-    save_snapshot(tmp_path, stage=0, step=3, state={}, trainables=[trainable], best={}, optimizer=optimizer)
+    save_snapshot(tmp_path, stage=0, step=3, state={}, trainables=[trainable], best={}, average={}, optimizer=optimizer)
     second, optimizer = fresh()
     snapshot = load_newest(tmp_path)
     assert snapshot is not None

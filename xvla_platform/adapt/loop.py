@@ -5,23 +5,22 @@ randomness (samples, flow time, noise, dropout, jitter) is derived from (seed, s
 killed anywhere and continued with the same weights as if it had not been.
 """
 
-import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast
 from torch import Tensor
 
-from xvla_platform.adapt.schedule import scale_at
 from xvla_platform.adapt.snapshot import Snapshot, restore, save_snapshot
-from xvla_platform.adapt.sources import Jitter, Source, assemble, draw
+from xvla_platform.adapt.sources import Source
+from xvla_platform.adapt.step import train_step
 from xvla_platform.adapt.trainables import Trainable, build_optimizer, select_trainables
-from xvla_platform.errors import RefusedError
-from xvla_platform.modelling.objective import stratified_times
 from xvla_platform.modelling.processor import Processor
 from xvla_platform.modelling.xvla import XVLA
 from xvla_platform.specs.plan import Stage
@@ -75,10 +74,14 @@ class Job:
     save_seconds: float = 300.0
 
     def validate_now(self) -> float:
-        """Measure the model as it stands, in evaluation mode."""
+        """Measure the model as it stands, in evaluation mode; the first process measures for all."""
         assert self.validate is not None
         self.model.eval()
-        return self.validate()
+        if self.accelerator.num_processes == 1:
+            return self.validate()
+        error = self.validate() if self.accelerator.is_main_process else 0.0
+        told = broadcast(torch.tensor([error], dtype=torch.float64, device=self.accelerator.device), from_process=0)
+        return float(told)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,14 +100,17 @@ def run_stage(job: Job, resume: Snapshot | None = None) -> Outcome:
     optimizer = build_optimizer(trainables, stage)
     state: dict[str, Any] = {"best_error": None, "best_step": 0, "elapsed_s": 0.0}
     best: dict[str, Tensor] = {}
+    average = _copy(trainables) if stage.ema is not None else {}
     start = 0
     if resume is not None:
         restore(resume, trainables, optimizer)
         state, best, start = dict(resume.state), dict(resume.best), resume.step
+        average = {name: resume.average[name].to(tensor.device) for name, tensor in average.items()}
     trained: dict[str, int] = {
         str(group): sum(t.parameter.numel() for t in trainables if t.group == group) for group in stage.lr
     }
     model.transformer.set_dropout(stage.dropout)
+    _set_checkpointing(model, stage, trainables)
     wrapped = job.accelerator.prepare_model(model) if job.accelerator.num_processes > 1 else model
     job.observer.stage_started(stage, job.index, start, trained)
     if start == 0:
@@ -113,14 +119,17 @@ def run_stage(job: Job, resume: Snapshot | None = None) -> Outcome:
     saved = time.monotonic()
     began = time.monotonic() - float(state["elapsed_s"])
     for step in range(start, stage.steps):
-        metrics: dict[str, float] = _train_step(job, wrapped, trainables, optimizer, step)
+        metrics: dict[str, float] = train_step(job, wrapped, trainables, optimizer, step)
         done = step + 1
+        if stage.ema is not None:
+            _follow(average, trainables, stage.ema)
         if job.validate is not None and (done % stage.eval_every == 0 or done == stage.steps):
-            error = job.validate_now()
+            with _holding(trainables, average):
+                error = job.validate_now()
+                if state["best_error"] is None or error < state["best_error"]:
+                    state |= {"best_error": error, "best_step": done}
+                    best = _copy(trainables)
             metrics["validation_error"] = error
-            if state["best_error"] is None or error < state["best_error"]:
-                state |= {"best_error": error, "best_step": done}
-                best = _copy(trainables)
         state["elapsed_s"] = time.monotonic() - began
         metrics["elapsed_s"] = state["elapsed_s"]
         due = done % job.save_every == 0 or time.monotonic() - saved >= job.save_seconds
@@ -133,75 +142,22 @@ def run_stage(job: Job, resume: Snapshot | None = None) -> Outcome:
                 state=state,
                 trainables=trainables,
                 best=best,
+                average=average,
                 optimizer=optimizer,
             )
         job.observer.step_finished(stage, done, metrics)
-    _finish(job, trainables, best)
+    _finish(job, trainables, best if job.validate is not None else average)
     return Outcome(best_error=state["best_error"], best_step=int(state["best_step"]), trained=trained)
 
 
-def _train_step(
-    job: Job, wrapped: Any, trainables: list[Trainable], optimizer: torch.optim.Optimizer, step: int
-) -> dict[str, float]:
-    accelerator, stage, model = job.accelerator, job.stage, job.model
-    rank, world = accelerator.process_index, accelerator.num_processes
-    torch.manual_seed(_seed(job.seed, job.index, step, rank))
-    model.train()
-    if model.vlm is not None and not any(t.name.startswith("vlm.") for t in trainables):
-        model.vlm.eval()
-    jitter = Jitter(strength=stage.color_jitter) if any(stage.color_jitter) else None
-    drawn = draw(
-        [len(source) for source in job.sources],
-        job.weights,
-        batch_size=stage.batch_size,
-        key=(job.seed, job.index, step),
-        rank=rank,
-        world=world,
-    )
-    batch = _to_device(assemble(job.sources, drawn, job.processor, jitter), accelerator.device)
-    action = batch["action"]
-    t = stratified_times(torch.rand(1, device=action.device), action.shape[0])
-    noise = torch.randn_like(action)
-    with accelerator.autocast():
-        terms = wrapped(noise=noise, t=t, **batch)
-    loss = torch.stack(list(terms.values())).sum()
-    scale = scale_at(step, stage)
-    for group in optimizer.param_groups:
-        group["lr"] = group["peak"] * scale
-    optimizer.zero_grad(set_to_none=True)
-    accelerator.backward(loss)
-    norm = torch.nn.utils.clip_grad_norm_([t.parameter for t in trainables], stage.grad_clip)
-    value = float(loss.detach())
-    if not math.isfinite(value) or not math.isfinite(float(norm)):
-        raise RefusedError(
-            f"stage {stage.name}: the loss became {value} at step {step + 1}; the last checkpoint is kept",
-            file=job.folder,
-            hint="lower the learning rate, or look for extreme values in the dataset",
-        )
-    optimizer.step()
-    rates = {f"lr/{group['group']}": float(group["lr"]) for group in optimizer.param_groups}
-    return {"loss": value, "grad_norm": float(norm), **{k: float(v.detach()) for k, v in terms.items()}, **rates}
-
-
-def _seed(*parts: int) -> int:
-    """One 63-bit seed from several numbers, well mixed."""
-    value = 0x9E3779B97F4A7C15
-    for part in parts:
-        value = ((value ^ (part + 1)) * 0xBF58476D1CE4E5B9) % (1 << 64)
-        value ^= value >> 31
-    return value >> 1
-
-
-def _to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    if device.type == "cpu":
-        return batch
-
-    def move(value: Any) -> Any:
-        if isinstance(value, tuple):
-            return tuple(move(item) for item in value)
-        return value.to(device, non_blocking=True)
-
-    return {key: move(value) for key, value in batch.items()}
+def _set_checkpointing(model: XVLA, stage: Stage, trainables: list[Trainable]) -> None:
+    """Recompute activations of what is differentiated; a frozen encoder keeps none anyway."""
+    model.transformer.checkpointing = stage.checkpointing
+    if model.vlm is not None and any(t.name.startswith("vlm.") for t in trainables):
+        if stage.checkpointing:
+            model.vlm.activation_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+        else:
+            model.vlm.activation_checkpointing_disable()  # type: ignore[operator]
 
 
 def _copy(trainables: list[Trainable]) -> dict[str, Tensor]:
@@ -209,11 +165,35 @@ def _copy(trainables: list[Trainable]) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def _finish(job: Job, trainables: list[Trainable], best: Mapping[str, Tensor]) -> None:
-    """Leave the best weights (by validation error, where there is one) in the model, in evaluation mode."""
-    if job.validate is not None:
-        for trainable in trainables:
-            trainable.parameter.copy_(best[trainable.name])
+def _follow(average: Mapping[str, Tensor], trainables: list[Trainable], decay: float) -> None:
+    for trainable in trainables:
+        average[trainable.name].lerp_(trainable.parameter, 1.0 - decay)
+
+
+@contextmanager
+def _holding(trainables: list[Trainable], tensors: Mapping[str, Tensor]) -> Iterator[None]:
+    """The model with `tensors` in place of its trained weights; with none given, as it is."""
+    if not tensors:
+        yield
+        return
+    own = _copy(trainables)
+    _put(trainables, tensors)
+    try:
+        yield
+    finally:
+        _put(trainables, own)
+
+
+@torch.no_grad()
+def _put(trainables: list[Trainable], tensors: Mapping[str, Tensor]) -> None:
+    for trainable in trainables:
+        trainable.parameter.copy_(tensors[trainable.name])
+
+
+def _finish(job: Job, trainables: list[Trainable], kept: Mapping[str, Tensor]) -> None:
+    """Leave the kept weights, where there are any, in the model, in evaluation mode."""
+    if kept:
+        _put(trainables, kept)
     for trainable in trainables:
         trainable.parameter.grad = None
     job.model.eval()

@@ -34,7 +34,7 @@ class Snapshot:
         stage: Index of the stage in the plan.
         step: Steps already taken.
         state: Whatever the loop recorded (best error so far, …).
-        current, best: Parameters by name. moments: `<name>.exp_avg`, `<name>.exp_avg_sq`, `<name>.step`.
+        current, best, average: Parameters by name. moments: `<name>.exp_avg`, `<name>.exp_avg_sq`, `<name>.step`.
     """
 
     stage: int
@@ -42,6 +42,7 @@ class Snapshot:
     state: dict[str, Any]
     current: dict[str, Tensor]
     best: dict[str, Tensor]
+    average: dict[str, Tensor]
     moments: dict[str, Tensor]
 
 
@@ -53,12 +54,14 @@ def save_snapshot(
     state: Mapping[str, Any],
     trainables: list[Trainable],
     best: Mapping[str, Tensor],
+    average: Mapping[str, Tensor],
     optimizer: torch.optim.Optimizer,
 ) -> Path:
     """Write `folder/stage-S-step-N/` atomically and drop all but the newest two."""
     final = folder / f"stage-{stage}-step-{step:08d}"
     tensors = {f"current/{t.name}": t.parameter.detach().cpu().contiguous() for t in trainables}
-    tensors |= {f"best/{name}": tensor.cpu().contiguous() for name, tensor in best.items()}
+    for part, values in (("best", best), ("average", average)):
+        tensors |= {f"{part}/{name}": tensor.cpu().contiguous() for name, tensor in values.items()}
     for trainable in trainables:
         for key, value in optimizer.state.get(trainable.parameter, {}).items():
             tensors[f"moments/{trainable.name}.{key}"] = value.detach().cpu().contiguous()
@@ -95,7 +98,7 @@ def load_newest(folder: Path) -> Snapshot | None:
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             log.warning("checkpoint %s is damaged (%s); using the one before", path.name, error)
             continue
-        parts: dict[str, dict[str, Tensor]] = {"current": {}, "best": {}, "moments": {}}
+        parts: dict[str, dict[str, Tensor]] = {"current": {}, "best": {}, "average": {}, "moments": {}}
         for key, tensor in tensors.items():
             part, _, name = key.partition("/")
             parts[part][name] = tensor

@@ -11,6 +11,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from xvla_platform.errors import XvlaError
 from xvla_platform.modelling.config import XVLAConfig
@@ -83,6 +84,7 @@ class SoftPromptedTransformer(nn.Module):
         self.dim_time = config.dim_time
         self.len_soft_prompts = config.len_soft_prompts
         self.hetero = config.use_hetero_proj
+        self.checkpointing = False
         self.blocks = nn.ModuleList(Block(width, config.num_heads, config.mlp_ratio) for _ in range(config.depth))
         self.vlm_proj = visual_projection(features, width, config.num_domains, hetero=self.hetero)
         self.aux_visual_proj = visual_projection(features, width, config.num_domains, hetero=self.hetero)
@@ -147,7 +149,7 @@ class SoftPromptedTransformer(nn.Module):
         prompts = self.soft_prompt_hub(domain_id).view(-1, self.len_soft_prompts, self.hidden_size)
         x = torch.cat([x, prompts.expand(batch, -1, -1)], dim=1)
         for block in self.blocks:
-            x = block(x)
+            x = checkpoint(block, x, use_reentrant=False) if self.checkpointing and self.training else block(x)
         return self.action_decoder(self.norm(x[:, :length]), domain_id)
 
     def _context(self, vlm_features: Tensor, aux_visual_inputs: Tensor, domain_id: Tensor) -> Tensor:

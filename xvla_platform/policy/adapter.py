@@ -61,10 +61,16 @@ def inject_lora(model: XVLA, spec: LoraSpec, seed: int) -> None:
 def lora_state(model: nn.Module) -> dict[str, Tensor]:
     """The low-rank matrices of an injected model, under peft's names on disk."""
     return {
-        name.replace(".default.", "."): parameter.detach().cpu().contiguous()
+        _disk_name(name): parameter.detach().cpu().contiguous()
         for name, parameter in model.named_parameters()
         if ".lora_" in name
     }
+
+
+def _disk_name(name: str) -> str:
+    """peft writes no adapter name, and DoRA's magnitudes without `.weight`."""
+    name = name.replace(".default.", ".")
+    return name.removesuffix(".weight") if ".lora_magnitude_vector." in name else name
 
 
 def _lora_config(spec: LoraSpec, **more: Any) -> Any:
@@ -75,6 +81,8 @@ def _lora_config(spec: LoraSpec, **more: Any) -> Any:
         lora_alpha=spec.alpha,
         lora_dropout=spec.dropout,
         target_modules=spec.targets,
+        use_rslora=spec.rslora,
+        use_dora=spec.dora,
         bias="none",
         **more,
     )
@@ -148,6 +156,8 @@ def _read_config(config: Any, file: Path) -> tuple[LoraSpec | None, int]:
         spec = LoraSpec(
             rank=config["r"],
             alpha=config["lora_alpha"],
+            rslora=bool(config.get("use_rslora")),
+            dora=bool(config.get("use_dora")),
             dropout=config.get("lora_dropout") or 0.0,
             targets=config["target_modules"],
         )
@@ -174,7 +184,7 @@ def attach(model: XVLA, adapter: Adapter, domain_id: int, file: Path) -> None:
     if adapter.lora_spec is None:
         return
     inject_lora(model, adapter.lora_spec, seed=0)
-    parameters = {name.replace(".default.", "."): p for name, p in model.named_parameters() if ".lora_" in name}
+    parameters = {_disk_name(name): p for name, p in model.named_parameters() if ".lora_" in name}
     odd = sorted(set(parameters) ^ set(adapter.lora)) or sorted(
         name for name, parameter in parameters.items() if parameter.shape != adapter.lora[name].shape
     )

@@ -19,12 +19,15 @@ JITTER = "needs the encoder in the loop, and this stage reads cached features"
 class LoraSpec(StrictModel):
     """Low-rank adapters on named modules (peft).
 
+    `rslora` scales by alpha / sqrt(rank) instead of alpha / rank; `dora` trains magnitude and direction apart.
     `targets` are regular expressions matched against full module names of the official layout
     (`transformer.blocks.0.attn.qkv`).
     """
 
     rank: int = Field(default=8, ge=1, le=512)
     alpha: int = Field(default=16, ge=1)
+    rslora: bool = False
+    dora: bool = False
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     targets: str = r"transformer\.blocks\.\d+\.(attn\.qkv|attn\.proj|mlp\.fc1|mlp\.fc2)"
 
@@ -44,6 +47,9 @@ class Stage(StrictModel):
     Attributes:
         steps: Optimizer steps.
         batch_size: Samples a step, over all processes.
+        accumulate: Micro-batches that each process's share of a step is cut into, to save memory.
+        checkpointing: Compute activations again in the backward pass instead of keeping them, to save memory.
+        ema: Decay of an exponential moving average of the trained weights, which is then what is measured and kept.
         lr: Peak learning rate of each trained group.
         warmup_steps: Linear ramp from 0 to the peak rate.
         min_lr_ratio: Floor of the cosine, as a share of the peak.
@@ -58,6 +64,9 @@ class Stage(StrictModel):
     name: str = Field(min_length=1, pattern=r"^[a-z][a-z0-9_]*$")
     steps: int = Field(ge=1)
     batch_size: int = Field(default=16, ge=1)
+    accumulate: int = Field(default=1, ge=1)
+    checkpointing: bool = False
+    ema: float | None = Field(default=None, gt=0.0, lt=1.0)
     lr: dict[Group, float]
     warmup_steps: int = Field(default=100, ge=0)
     min_lr_ratio: float = Field(default=0.1, ge=0.0, le=1.0)
