@@ -94,7 +94,7 @@ def test_shrink_ends_with_the_episode_at_even_steps() -> None:
 @pytest.mark.parametrize("tail", ["hold", "shrink"])
 def test_a_single_frame_is_an_episode(tail: str) -> None:
     trajectory = motion(1, 10)
-    frames = usable_frames(1, 10.0, tail)  # type: ignore[arg-type]
+    frames = usable_frames(1, tail)  # type: ignore[arg-type]
     assert frames.tolist() == [0]
     chunk = sample_chunks(trajectory, frames, 10.0, 1.0, 30, tail)  # type: ignore[arg-type]
     assert chunk.values["position"][0] == pytest.approx(np.repeat(trajectory.values["position"], 30, axis=0))
@@ -103,5 +103,5 @@ def test_a_single_frame_is_an_episode(tail: str) -> None:
 
 def test_every_frame_is_usable_because_its_command_lies_ahead() -> None:
     for tail in ("hold", "shrink"):
-        assert usable_frames(7, 10.0, tail).tolist() == list(range(7))  # type: ignore[arg-type]
-        assert len(usable_frames(0, 10.0, tail)) == 0  # type: ignore[arg-type]
+        assert usable_frames(7, tail).tolist() == list(range(7))  # type: ignore[arg-type]
+        assert len(usable_frames(0, tail)) == 0  # type: ignore[arg-type]

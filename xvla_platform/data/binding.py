@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xvla_platform.data.canonical import Trajectory, from_canonical
+from xvla_platform.data.canonical import Trajectory, from_canonical, recorded_actions
 from xvla_platform.data.conventions import Conventions
 from xvla_platform.data.normalization import Scaling, scaling
 from xvla_platform.data.placement import Placement, place
@@ -87,7 +87,10 @@ class Binding:
         values = self.conventions.state(raw)
         out = np.zeros((*raw.shape[:-1], self.space.dim), dtype=np.float32)
         for placed in self.proprio_placements:
-            out[..., placed.model] = self._to_model(placed, "proprio", values[placed.field.name])
+            told = values[placed.field.name]
+            if not np.isfinite(told).all():
+                raise XvlaError("the state is not finite", field=f"proprio.{placed.field.name}")
+            out[..., placed.model] = self._to_model(placed, "proprio", told)
         return out
 
     def hold(self, proprio: NDArray[Any]) -> ModelArray | None:
@@ -142,10 +145,9 @@ class Binding:
 
         A gripper comes as probability of closed and leaves as the value between `open` and `closed`, or as one of
         them where it has a threshold. Ignored fields have no target. The recorded state [..., P] of the moment is
-        needed only where joints are found from poses (`needs_state`).
+        needed only where joints are found from poses (`conventions.needs_state`).
         """
-        values = self.conventions.declared(self._from_model(chunk, strict=True), state)
-        return {f.name: from_canonical(f, values[f.name]) for f in self.spec.action.fields if f.kind != "ignored"}
+        return self._in_units(self._declared(chunk, state))
 
     def to_columns(self, chunk: NDArray[Any], state: FloatArray, first_state: FloatArray | None = None) -> FloatArray:
         """A model chunk [T, dim] as rows [T, A] of the dataset's own action vector.
@@ -154,10 +156,14 @@ class Binding:
             state: Recorded state [P] now, which `relative` fields refer to.
             first_state: Recorded state [P] at the episode's first frame, which `relative_to_first` fields refer to.
         """
-        state = _checked(state, self.spec.proprio.size, label(self.spec.proprio))
-        if first_state is not None:
-            first_state = _checked(first_state, self.spec.proprio.size, label(self.spec.proprio))
-        return self.conventions.rows(self._from_model(chunk, strict=True), state, first_state)
+        return self._rows(self._declared(chunk, state), state, first_state)
+
+    def answer(
+        self, chunk: NDArray[Any], state: FloatArray, first_state: FloatArray | None = None
+    ) -> tuple[dict[str, FloatArray], FloatArray]:
+        """What `decode` and `to_columns` give, with the way from poses to joints found once."""
+        values = self._declared(chunk, state)
+        return self._in_units(values), self._rows(values, state, first_state)
 
     def errors(self, predicted: NDArray[Any], target: NDArray[Any]) -> dict[str, FloatArray]:
         """Mean error over T of model chunks [..., T, dim], per action field [...], in `error_units`.
@@ -184,6 +190,21 @@ class Binding:
         """Unit of each entry of `errors`."""
         fixed = {"rotation": "deg", "gripper": "share of stroke"}
         return {field.name: fixed.get(field.kind, str(field.unit)) for field in self.action_fields}
+
+    def _declared(self, chunk: NDArray[Any], state: FloatArray | None) -> dict[str, FloatArray]:
+        """Canonical absolute targets by declared field, in the recorded frame."""
+        if state is not None:
+            state = _checked(state, self.spec.proprio.size, label(self.spec.proprio))
+        return self.conventions.declared(self._from_model(chunk, strict=True), state)
+
+    def _in_units(self, values: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+        return {f.name: from_canonical(f, values[f.name]) for f in self.spec.action.fields if f.kind != "ignored"}
+
+    def _rows(self, values: Mapping[str, FloatArray], state: FloatArray, first: FloatArray | None) -> FloatArray:
+        state = _checked(state, self.spec.proprio.size, label(self.spec.proprio))
+        if first is not None:
+            first = _checked(first, self.spec.proprio.size, label(self.spec.proprio))
+        return recorded_actions(self.spec, values, state, first)
 
     def _to_model(self, placed: Placement, vector: str, values: FloatArray) -> FloatArray:
         if placed.field.kind == "rotation":

@@ -44,7 +44,7 @@ def to_canonical(field: FieldSpec, values: FloatArray) -> FloatArray:
         assert field.closed is not None
         if field.threshold is not None:
             beyond = values > field.threshold if field.closed > field.open else values < field.threshold
-            return beyond.astype(np.float64)
+            return np.where(np.isnan(values), np.nan, beyond.astype(np.float64))
         return (values - field.open) / (field.closed - field.open)
     return values * (field.scale * factor(field.unit))
 

@@ -8,7 +8,7 @@ absolute before either. Values are canonical (metres, radians, rotation matrices
 from collections.abc import Mapping
 from pathlib import Path
 
-from xvla_platform.data.canonical import Trajectory, absolute_targets, canonical_state, recorded_actions
+from xvla_platform.data.canonical import Trajectory, absolute_targets, canonical_state
 from xvla_platform.data.frames import Changes
 from xvla_platform.data.joint_poses import Arms
 from xvla_platform.data.reader import FloatArray
@@ -67,10 +67,6 @@ class Conventions:
         """
         now = None if raw_state is None else canonical_state(self.spec, raw_state)
         return self._arms.to_joints(targets, now)
-
-    def rows(self, targets: Values, raw_state: FloatArray, first_state: FloatArray | None) -> FloatArray:
-        """Rows [T, A] of the recorded action vector, from targets [T, *] by action field in the recorded frame."""
-        return recorded_actions(self.spec, self.declared(targets, raw_state), raw_state, first_state)
 
     def _to_model(self, values: Values, fields: tuple[FieldSpec, ...]) -> dict[str, FloatArray]:
         return self._changes.apply(self._arms.to_poses(values), fields)

@@ -6,10 +6,10 @@ back as joints by inverse kinematics, sought from where the joints are now and f
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from xvla_platform.data.kinematics import Chain
 from xvla_platform.data.reader import FloatArray
 from xvla_platform.errors import XvlaError
 from xvla_platform.specs.action_space import ActionSpace
@@ -26,7 +26,7 @@ class Arms:
     def __init__(self, spec: EmbodimentSpec, space: ActionSpace | None, folder: Path | None) -> None:
         """With a `space` that holds no poses (or none at all) joints stay what they are."""
         self._spec = spec
-        self._chains: dict[str, Any] = {}
+        self._chains: dict[str, Chain] = {}
         for number, kinematics in enumerate(spec.kinematics):
             if space is not None and space.find("position", kinematics.arm) is not None:
                 self._check(kinematics, number)
@@ -136,9 +136,7 @@ def pose_fields(field: FieldSpec) -> tuple[FieldSpec, FieldSpec]:
     )
 
 
-def _load(kinematics: KinematicsSpec, number: int, folder: Path | None) -> Any:
-    from xvla_platform.data.kinematics import Chain
-
+def _load(kinematics: KinematicsSpec, number: int, folder: Path | None) -> Chain:
     if folder is None:
         raise XvlaError(
             "joints become poses by the robot's kinematics, and the folder of its file is not given",
@@ -148,13 +146,10 @@ def _load(kinematics: KinematicsSpec, number: int, folder: Path | None) -> Any:
     return Chain(kinematics, folder)
 
 
-def _follow(chain: Any, where: FloatArray, turn: FloatArray, start: FloatArray) -> FloatArray:
+def _follow(chain: Chain, where: FloatArray, turn: FloatArray, start: FloatArray) -> FloatArray:
     """Joints [..., T, n] for poses [..., T, 3] and [..., T, 3, 3], each sought from the one before."""
-    lead = where.shape[:-1]
-    out = np.zeros((*lead, start.shape[-1]))
-    for index in np.ndindex(*lead[:-1]):
-        seed = start[index] if start.ndim > 1 else start
-        for step in range(lead[-1]):
-            place = (*index, step)
-            seed = out[place] = chain.inverse(where[place], turn[place], seed)
+    lead = where.shape[:-2]
+    out = np.zeros((*where.shape[:-1], start.shape[-1]))
+    for index in np.ndindex(*lead):
+        out[index] = chain.follow(where[index], turn[index], start[index] if start.ndim > 1 else start)
     return out

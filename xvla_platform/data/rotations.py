@@ -7,6 +7,7 @@ Euler angles stand in the order of the letters in the format's name, the first t
 """
 
 import warnings
+from typing import Any
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -153,7 +154,7 @@ def _size(format: str) -> int:
     return ROTATION_SIZE[format]
 
 
-def _axes(format: str) -> str:
+def _axes(format: str) -> Any:
     """scipy's name of an Euler format: small letters turn about fixed axes, capitals about the turned ones."""
     _, order, sense = format.split("_")
     return order if sense == "extrinsic" else order.upper()

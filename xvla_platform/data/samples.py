@@ -10,14 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xvla_platform.data.binding import Binding, ModelArray
-from xvla_platform.data.canonical import Trajectory
+from xvla_platform.data.canonical import Trajectory, absolute_targets
+from xvla_platform.data.images import read_frames
 from xvla_platform.data.reader import DatasetReader, FloatArray, Images
-from xvla_platform.data.resampling import sample_chunks, usable_frames
+from xvla_platform.data.resampling import idle_frames, sample_chunks, usable_frames
 from xvla_platform.data.vectors import read_vectors
 from xvla_platform.errors import XvlaError
-from xvla_platform.specs.embodiment import EmbodimentSpec
+from xvla_platform.specs.embodiment import DatasetSpec, EmbodimentSpec
 
 Indices = Sequence[int] | NDArray[Any]
+SPLIT_SEED = 0  # the split belongs to the dataset, not to the run: versions stay comparable
 
 
 class Samples:
@@ -51,11 +53,11 @@ class Samples:
                 self._trajectories[episode] = binding.targets(vectors["proprio"], vectors["action"])
             except XvlaError as error:
                 raise XvlaError(f"episode {episode}: {error}", file=reader.root) from None
-            frames = usable_frames(len(self._states[episode]), spec.control_hz, spec.dataset.tail)
+            frames = self._starts(episode, vectors["proprio"], vectors["action"])
             episode_of.append(np.full(len(frames), episode, dtype=np.int64))
             frame_of.append(frames)
         if not sum(map(len, frame_of)):
-            raise XvlaError("no usable frame in the chosen episodes", file=reader.root)
+            raise XvlaError("no usable frame in the chosen episodes", file=reader.root, hint=_cuts(spec.dataset))
         self.episode_of: NDArray[np.int64] = np.concatenate(episode_of)
         self.frame_of: NDArray[np.int64] = np.concatenate(frame_of)
 
@@ -86,6 +88,7 @@ class Samples:
                 self.spec.horizon_s,
                 self.num_actions,
                 self.spec.dataset.tail,
+                self.spec.action.timing,
             )
             out[places] = self.binding.encode(sampled)
         return out
@@ -94,30 +97,46 @@ class Samples:
         """The language command of the sample's episode."""
         return self.reader.episodes[int(self.episode_of[index])].instruction
 
-    def images(self, indices: Indices) -> list[Images]:
-        """Per ordered camera (main view first) the samples' frames, RGB uint8 [n, H, W, 3]."""
+    def images(self, indices: Indices, *, as_recorded: bool = False) -> list[Images]:
+        """Per ordered camera (main view first) the samples' frames as the model sees them, RGB uint8 [n, H, W, 3].
+
+        `as_recorded` gives them as the robot sends them, without the declared flip and order of colours.
+        """
         chosen = np.asarray(indices, dtype=np.int64)
         views = []
         for camera in self.spec.ordered_cameras:
             out = np.zeros((len(chosen), *camera.resolution, 3), dtype=np.uint8)
             for episode, places in self._by_episode(chosen):
-                frames = self.reader.frames(episode, camera.key, self.frame_of[chosen[places]])
-                if frames.shape[1:3] != camera.resolution:
-                    raise XvlaError(
-                        f"episode {episode} has frames of another size than declared",
-                        file=self.reader.root,
-                        field=camera.key,
-                        found=list(frames.shape[1:3]),
-                        allowed=str(list(camera.resolution)),
-                    )
-                out[places] = frames
+                wanted = self.frame_of[chosen[places]]
+                out[places] = read_frames(self.reader, episode, camera, wanted, as_recorded=as_recorded)
             views.append(out)
         return views
+
+    def _starts(self, episode: int, state: FloatArray, action: FloatArray) -> NDArray[np.int64]:
+        """Frames of the episode that a chunk starts from."""
+        cut, timing = self.spec.dataset, self.spec.action.timing
+        frames = usable_frames(len(state), cut.tail, timing, cut.tail_margin)
+        if cut.skip_idle is not None:
+            # Judged by the recorded quantities, so that a robot has the same idle frames over every base.
+            frames = frames[~idle_frames(absolute_targets(self.spec, state, action), cut.skip_idle, timing)[frames]]
+        return frames
 
     def _by_episode(self, chosen: NDArray[np.int64]) -> list[tuple[int, NDArray[np.int64]]]:
         """(episode, places in `chosen`) in order of episode, so that a video is opened and read once."""
         episodes = self.episode_of[chosen]
         return [(int(episode), np.flatnonzero(episodes == episode)) for episode in np.unique(episodes)]
+
+
+def _cuts(cut: DatasetSpec) -> str | None:
+    """What the declaration leaves out of an episode, for the message when nothing is left."""
+    parts = [f"dataset.tail_margin is {cut.tail_margin} frames"] if cut.tail_margin else []
+    parts += ["dataset.skip_idle leaves out frames that do not move"] if cut.skip_idle is not None else []
+    return "; ".join(parts) or None
+
+
+def training_episodes(count: int, held_out: float) -> tuple[int, ...]:
+    """The episodes of a dataset that training sees: the same for every run and for the statistics."""
+    return split_episodes(count, held_out, SPLIT_SEED)[0]
 
 
 def split_episodes(count: int, held_out: float, seed: int) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:

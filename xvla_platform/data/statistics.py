@@ -56,9 +56,9 @@ def compute_statistics(
         require_finite(state, spec.proprio, "proprio", episode, reader.root)
         require_finite(action, spec.action, "action", episode, reader.root)
         told = {"proprio": bound.state(state), "action": bound.targets(state, action).values}
-        for vector, found in told.items():
-            for name, values in found.items():
-                canonical[vector][name].append(values)
+        for which, found in told.items():
+            for field_name, values in found.items():
+                canonical[which][field_name].append(values)
         states.append(state)
         actions.append(action)
     recorded = {"proprio": np.concatenate(states), "action": np.concatenate(actions)}

@@ -100,7 +100,7 @@ def _numbers(reader: DatasetReader, spec: EmbodimentSpec) -> Iterator[XvlaError]
             yield XvlaError(
                 f"episode {episode.index} has no instruction",
                 file=reader.root,
-                hint="the model reads the language command; give every episode a task",
+                hint="the model reads the language command; give every episode a task, or declare dataset.instruction",
             )
         try:
             columns = read_vectors(reader, episode.index, vectors)

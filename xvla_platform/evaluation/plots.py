@@ -35,16 +35,16 @@ def plot_trajectories(
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    fields = binding.spec.action.fields
+    fields = binding.action_fields
     times = np.arange(1, target.shape[1] + 1) * horizon_s / target.shape[1]
     rows, columns = len(target), 1 + len(fields)
     figure, axes = plt.subplots(rows, columns, figsize=(3.2 * columns, 2.3 * rows), squeeze=False)
     decoded = {
-        "recorded": (binding.decode(target), RECORDED, "-"),
-        "adapted": (binding.decode(predicted), PREDICTED, "--"),
+        "recorded": (binding.quantities(target), RECORDED, "-"),
+        "adapted": (binding.quantities(predicted), PREDICTED, "--"),
     }
     if unadapted is not None:
-        decoded["unadapted base"] = (binding.decode(unadapted), MUTED, ":")
+        decoded["unadapted base"] = (binding.quantities(unadapted), MUTED, ":")
     for row in range(rows):
         axes[row, 0].imshow(images[row])
         axes[row, 0].set_axis_off()

@@ -51,6 +51,8 @@ def add_embodiment(
         force: Take over a name that another plugin registered.
     """
     from xvla_platform.data.binding import Binding
+    from xvla_platform.data.conventions import Conventions
+    from xvla_platform.data.samples import training_episodes
     from xvla_platform.data.statistics import compute_statistics
     from xvla_platform.data.verify import check_dataset
 
@@ -61,8 +63,10 @@ def add_embodiment(
     _check_base(plugin, base, space)
     reader = open_data(spec, plugin.folder)
     check_dataset(reader, spec, plugin=plugin.folder / "plugin.yaml")
-    statistics = compute_statistics(reader, spec)
-    Binding(spec, space, base.rotation_layout, statistics)
+    conventions = Conventions(spec, space, plugin.folder)
+    train = training_episodes(len(reader.episodes), spec.dataset.held_out)
+    statistics = compute_statistics(reader, spec, train, conventions=conventions)
+    Binding(spec, space, base.rotation_layout, statistics, folder=plugin.folder)
     sheet = _contact_sheet(reader, spec)
     with workspace.lock("embodiments"):
         record = EmbodimentRecord.model_validate(
@@ -101,11 +105,16 @@ def base_space(base: ResolvedBase) -> ActionSpace:
 
 
 def open_data(spec: EmbodimentSpec, folder: Path) -> "DatasetReader":
-    """The demonstrations that the plugin in `folder` declares, through the reader registered for their format."""
+    """The demonstrations that the plugin in `folder` declares, through the reader registered for their format.
+
+    Every consumer of a robot's data comes through here, so each sees the declared instruction.
+    """
+    from xvla_platform.data.instructions import with_instruction
     from xvla_platform.data.reader import locate_dataset, open_dataset
 
     readers = contributions(build_manager(folder if folder.is_dir() else None), "register_dataset_readers")
-    return open_dataset(readers.values(), spec.dataset.format, locate_dataset(spec.dataset, folder))
+    reader = open_dataset(readers.values(), spec.dataset.format, locate_dataset(spec.dataset, folder))
+    return with_instruction(reader, spec.dataset.instruction)
 
 
 def _check_owner(workspace: Workspace, name: str, source: str, force: bool) -> None:
@@ -165,14 +174,19 @@ def _data_ref(reader: "DatasetReader", spec: EmbodimentSpec) -> DataRef:
 
 
 def _contact_sheet(reader: "DatasetReader", spec: EmbodimentSpec, height: int = 160) -> bytes:
-    """PNG with the first, middle and last frame of the first episode, one row a camera, main view on top."""
+    """PNG with the first, middle and last frame of the first episode, one row a camera, main view on top.
+
+    The frames are as the model sees them.
+    """
     from PIL import Image, ImageDraw
+
+    from xvla_platform.data.images import read_frames
 
     episode = reader.episodes[0]
     moments = [0, episode.length // 2, episode.length - 1]
     rows = []
     for camera in spec.ordered_cameras:
-        images = [Image.fromarray(frame) for frame in reader.frames(episode.index, camera.key, moments)]
+        images = [Image.fromarray(frame) for frame in read_frames(reader, episode.index, camera, moments)]
         row = [image.resize((max(1, image.width * height // image.height), height)) for image in images]
         rows.append((f"{camera.name} ({camera.role})", row))
     label = 16

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xvla_platform.data.binding import Binding
+from xvla_platform.data.images import oriented
 from xvla_platform.errors import XvlaError
 from xvla_platform.evaluation.open_loop import predict_chunks
 from xvla_platform.modelling.checkpoint import load_into, load_model
@@ -35,8 +36,9 @@ class Observation:
     """What the robot sees and is told.
 
     Attributes:
-        images: RGB uint8 [H, W, 3] by declared camera name; every declared camera must be there.
-        state: [P] the proprio column in the dataset's own units.
+        images: uint8 [H, W, 3] by declared camera name, as the robot records them (the declared flip and order of
+            colours are applied here); every declared camera must be there.
+        state: [P] the proprio vector in the dataset's own units.
         instruction: The language command.
     """
 
@@ -52,7 +54,8 @@ class ActionChunk:
     Attributes:
         times: [T] seconds from now at which each target is due.
         fields: Absolute targets [T, size] by action field, in declared units.
-        columns: [T, A] rows of the dataset's action column (relative fields relative to the state now).
+        columns: [T, A] rows of the dataset's action vector (relative fields relative to the state now, or to that at
+            the episode's first frame; ignored fields filled with their declared value).
         model: [T, real_dim] the same in model units.
     """
 
@@ -63,26 +66,47 @@ class ActionChunk:
 
 
 class Policy:
-    """An adaptation over its base, ready to act."""
+    """An adaptation over its base, ready to act.
+
+    Only robots with fields that are `relative_to_first` need an episode's beginning: `reset` before it, or the first
+    state with every call.
+    """
 
     def __init__(self, model: XVLA, processor: Processor, binding: Binding, record: EmbodimentRecord) -> None:
         self.model = model
         self.processor = processor
         self.binding = binding
         self.record = record
+        self._begins = False
+        self._first_state: NDArray[np.float64] | None = None
 
-    def act(self, observation: Observation, *, seed: int = 0, steps: int = DENOISING_STEPS) -> ActionChunk:
-        """One action chunk; equal seeds give equal chunks."""
+    def reset(self) -> None:
+        """A new episode begins: the state of the next observation is its first."""
+        self._begins, self._first_state = True, None
+
+    def act(
+        self,
+        observation: Observation,
+        *,
+        first_state: NDArray[np.float64] | None = None,
+        seed: int = 0,
+        steps: int = DENOISING_STEPS,
+    ) -> ActionChunk:
+        """One action chunk; equal seeds give equal chunks.
+
+        Args:
+            first_state: [P] the state at the episode's first frame, instead of the one remembered since `reset`.
+        """
+        if self._begins:
+            self._begins, self._first_state = False, np.array(observation.state, dtype=np.float64)
         features = self._encode(observation)
         proprio = torch.from_numpy(self.binding.proprio(observation.state[None]))
         chunk = self.chunks_from_features(features, proprio, seed=seed, steps=steps)[0]
         horizon = self.record.spec.horizon_s
-        return ActionChunk(
-            times=np.arange(1, len(chunk) + 1) * horizon / len(chunk),
-            fields=self.binding.decode(chunk),
-            columns=self.binding.to_columns(chunk, observation.state),
-            model=chunk,
-        )
+        first = self._first_state if first_state is None else first_state
+        fields, columns = self.binding.answer(chunk, observation.state, first)
+        times = np.arange(1, len(chunk) + 1) * horizon / len(chunk)
+        return ActionChunk(times=times, fields=fields, columns=columns, model=chunk)
 
     def chunks_from_features(
         self, features: tuple[Tensor, Tensor], proprio: Tensor, *, seed: int, steps: int = DENOISING_STEPS
@@ -99,20 +123,21 @@ class Policy:
 
     @torch.no_grad()
     def _encode(self, observation: Observation) -> tuple[Tensor, Tensor]:
-        cameras = [camera.name for camera in self.record.spec.ordered_cameras]
-        if set(cameras) != set(observation.images):
+        cameras = self.record.spec.ordered_cameras
+        if {camera.name for camera in cameras} != set(observation.images):
             raise XvlaError(
                 "the observation's cameras are not the declared ones",
                 field="images",
                 found=", ".join(sorted(observation.images)) or "none",
-                allowed=cameras,
+                allowed=[camera.name for camera in cameras],
             )
         views = self.model.config.num_views
         height, width = self.processor.size
         images = torch.zeros(1, views, 3, height, width)
         mask = torch.zeros(1, views, dtype=torch.bool)
-        for i, name in enumerate(cameras):
-            images[0, i] = self.processor.images(observation.images[name][None])[0]
+        for i, camera in enumerate(cameras):
+            image = oriented(observation.images[camera.name], camera)
+            images[0, i] = self.processor.images(image[None])[0]
             mask[0, i] = True
         return encode(
             self.model,
@@ -139,5 +164,5 @@ def load_policy(folder: Path, *, base: ResolvedBase, device: Any = "cpu") -> Pol
     attach(model, read_adapter(folder), record.slot.domain_id, folder)
     processor = Processor.from_folder(base.folder, model.config)
     statistics = read_json(folder / "stats.json")
-    binding = Binding(record.spec, base_space(base), record.rotation_layout, statistics)
+    binding = Binding(record.spec, base_space(base), record.rotation_layout, statistics, folder=folder)
     return Policy(model.eval(), processor, binding, record)
