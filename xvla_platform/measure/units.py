@@ -44,7 +44,9 @@ def position_unit(episodes: Sequence[FloatArray], hz: float) -> Guess:
     guess = _choose(seen, LENGTHS, numbers, evidence)
     if boxed and guess.value == "m":
         # Scaled numbers fill -1..1; metres do so by chance only.
-        return Guess(value=None, confidence=0.0, evidence="the positions fill -1..1, as scaled numbers do", numbers=numbers)
+        return Guess(
+            value=None, confidence=0.0, evidence="the positions fill -1..1, as scaled numbers do", numbers=numbers
+        )
     return guess
 
 
@@ -55,7 +57,7 @@ def angle_unit(episodes: Sequence[FloatArray], hz: float | None = None) -> Guess
         return Guess(value=None, confidence=0.0, evidence="no angles were recorded")
     largest = float(np.abs(values).max())
     extent = float(np.ptp(np.percentile(values, [0.5, 99.5], axis=0), axis=0).max())
-    numbers = {"largest": largest, "extent": extent}
+    numbers: dict[str, float] = {"largest": largest, "extent": extent}
     wraps = _wraps(episodes)
     if wraps is not None:
         unit, count = wraps
@@ -76,7 +78,7 @@ def angle_unit(episodes: Sequence[FloatArray], hz: float | None = None) -> Guess
         )
     if extent < 1e-6:
         return _of_constant(values, numbers)
-    speed = _speed(episodes, hz) if hz else None
+    speed = _speed(episodes, hz) if hz else 0.0
     numbers["speed"] = speed
     seen = ((extent, TURN_RAD), *(((speed, TURN_RAD_S),) if speed else ()))
     evidence = f"the angles span {extent:.3g} and reach {largest:.3g}; {{best}} {{unit}} fits an arm"
@@ -95,7 +97,7 @@ def joint_unit(episodes: Sequence[FloatArray], hz: float | None = None) -> Guess
             return Guess(
                 value=unit,
                 confidence=0.85,
-                evidence=f"no joint exceeds {limit:g} and {full} of {len(reach)} end exactly there, as scaled values do",
+                evidence=f"no joint exceeds {limit:g} and {full} of {len(reach)} end just there, as scaled values do",
                 numbers={"largest": float(reach.max()), "full": full},
             )
     guess = angle_unit(episodes, hz)
@@ -166,7 +168,9 @@ def _of_constant(values: FloatArray, numbers: dict[str, float]) -> Guess:
     for unit, quarter in (("rad", np.pi / 2), ("deg", 90.0)):
         turns = typical / quarter
         if (np.abs(turns) > 0.5).any() and (np.abs(turns - np.round(turns)) * quarter < 0.02 * quarter).all():
-            return Guess(value=unit, confidence=0.8, evidence=f"the angles stay at quarter turns in {unit}", numbers=numbers)
+            return Guess(
+                value=unit, confidence=0.8, evidence=f"the angles stay at quarter turns in {unit}", numbers=numbers
+            )
     return Guess(value=None, confidence=0.0, evidence="the angles never change", numbers=numbers)
 
 
