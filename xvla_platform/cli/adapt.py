@@ -153,7 +153,9 @@ def _on_base(place: Any, record: Any, name: str | None, revision: str | None, dr
         return add_embodiment(place, load_plugin(plugin_folder(place, record)), base=base)
     say(f"base      {base.id}{at}: {record.spec.name} would be registered on it")
     space = base_space(base)
-    Binding(record.spec, space, base.rotation_layout, statistics_of(place, record.spec.name))
+    statistics = statistics_of(place, record.spec.name)
+    folder = place.embodiments / record.spec.name
+    Binding(record.spec, space, base.rotation_layout, statistics, folder=folder)
     slot = allocate_slot(base, place, record.spec.name)
     changes = {"base": ref, "slot": slot, "action_space": space.name, "rotation_layout": base.rotation_layout}
     return record.model_copy(update=changes)

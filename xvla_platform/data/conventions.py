@@ -42,6 +42,11 @@ class Conventions:
         self._changes = Changes(spec.frame_changes, {"proprio": self.proprio, "action": self.action})
 
     @property
+    def files(self) -> dict[str, str]:
+        """What the kinematics in use were read from: name of each file to its text, whole in itself."""
+        return self._arms.files
+
+    @property
     def needs_state(self) -> bool:
         """Whether the robot's present state is needed to turn a target into the robot's own numbers."""
         return self._arms.any

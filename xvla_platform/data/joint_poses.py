@@ -11,6 +11,7 @@ import numpy as np
 
 from xvla_platform.data.kinematics import Chain
 from xvla_platform.data.reader import FloatArray
+from xvla_platform.data.robot_file import portable
 from xvla_platform.errors import XvlaError
 from xvla_platform.specs.action_space import ActionSpace
 from xvla_platform.specs.embodiment import EmbodimentSpec, KinematicsSpec
@@ -21,16 +22,28 @@ Values = Mapping[str, FloatArray]
 
 
 class Arms:
-    """The arms whose joints become poses: their kinematics and the fields on both sides."""
+    """The arms whose joints become poses: their kinematics and the fields on both sides.
+
+    Attributes:
+        files: Name of each kinematics file in use to its text.
+    """
 
     def __init__(self, spec: EmbodimentSpec, space: ActionSpace | None, folder: Path | None) -> None:
         """With a `space` that holds no poses (or none at all) joints stay what they are."""
         self._spec = spec
         self._chains: dict[str, Chain] = {}
+        self.files: dict[str, str] = {}
         for number, kinematics in enumerate(spec.kinematics):
             if space is not None and space.find("position", kinematics.arm) is not None:
                 self._check(kinematics, number)
-                self._chains[kinematics.arm] = _load(kinematics, number, folder)
+                if folder is None:
+                    raise XvlaError(
+                        "joints become poses by the robot's kinematics, and the folder of its file is not given",
+                        field=f"kinematics[{number}].file",
+                        found=kinematics.file,
+                    )
+                self._chains[kinematics.arm] = Chain(kinematics, folder)
+                self.files[kinematics.file] = portable(kinematics.file, folder)
 
     @property
     def any(self) -> bool:
@@ -120,6 +133,16 @@ class Arms:
                 )
 
 
+def carried(spec: EmbodimentSpec, folder: Path) -> tuple[EmbodimentSpec, dict[str, str]]:
+    """`spec` with its kinematics files beside the record, and those files: name to text."""
+    files, parts = {}, []
+    for kinematics in spec.kinematics:
+        name = f"kinematics_{kinematics.arm}.xml"
+        files[name] = portable(kinematics.file, folder)
+        parts.append(kinematics.model_copy(update={"file": name}))
+    return spec.model_copy(update={"kinematics": tuple(parts)}), files
+
+
 def pose_fields(field: FieldSpec) -> tuple[FieldSpec, FieldSpec]:
     """The position and the rotation that stand for a joint field."""
     return (
@@ -134,16 +157,6 @@ def pose_fields(field: FieldSpec) -> tuple[FieldSpec, FieldSpec]:
         ),
         FieldSpec(name=f"{field.name}_rotation", kind="rotation", size=9, format="matrix", frame="base", arm=field.arm),
     )
-
-
-def _load(kinematics: KinematicsSpec, number: int, folder: Path | None) -> Chain:
-    if folder is None:
-        raise XvlaError(
-            "joints become poses by the robot's kinematics, and the folder of its file is not given",
-            field=f"kinematics[{number}].file",
-            found=kinematics.file,
-        )
-    return Chain(kinematics, folder)
 
 
 def _follow(chain: Chain, where: FloatArray, turn: FloatArray, start: FloatArray) -> FloatArray:

@@ -49,13 +49,23 @@ PARENTS_URDF = {
 
 def compile_robot(file: str, folder: Path) -> Any:
     """MuJoCo's model (`mujoco.MjModel`) of the bodies, joints and sites of `file`, a path inside `folder`."""
+    text = portable(file, folder)
+    mujoco = _library()
+    try:
+        return mujoco.MjModel.from_xml_string(text)
+    except ValueError as error:
+        raise XvlaError(f"cannot be read as a robot: {error}", file=inside(file, folder)) from None
+
+
+def portable(file: str, folder: Path) -> str:
+    """The bodies, joints and sites of `file` as one XML text that needs no other file, and can be read again."""
     path = inside(file, folder)
     root = _parse(path)
     if root.tag == "robot":
-        text = ElementTree.tostring(_clean_urdf(root, path), encoding="unicode")
+        clean = _clean_urdf(root, path)
     elif root.tag == "mujoco":
         _include(root, path.parent, folder, [path])
-        text = ElementTree.tostring(_clean_mjcf(root), encoding="unicode")
+        clean = _clean_mjcf(root)
     else:
         raise XvlaError(
             "is neither URDF nor MJCF",
@@ -64,11 +74,8 @@ def compile_robot(file: str, folder: Path) -> Any:
             allowed="<robot> or <mujoco>",
             hint="a .xacro file is turned into URDF with the xacro command",
         )
-    mujoco = _library()
-    try:
-        return mujoco.MjModel.from_xml_string(text)
-    except ValueError as error:
-        raise XvlaError(f"cannot be read as a robot: {error}", file=path) from None
+    ElementTree.indent(clean)
+    return ElementTree.tostring(clean, encoding="unicode") + "\n"
 
 
 def inside(file: str, folder: Path) -> Path:

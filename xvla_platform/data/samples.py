@@ -3,6 +3,8 @@
 Low-dimensional columns are small and held in memory; frames are decoded when asked for.
 """
 
+import hashlib
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -111,6 +113,13 @@ class Samples:
                 out[places] = read_frames(self.reader, episode, camera, wanted, as_recorded=as_recorded)
             views.append(out)
         return views
+
+    def footage(self) -> str:
+        """sha256 over what `images` of all samples depends on beside the dataset: cameras, and frames in order."""
+        views = [[camera.key, camera.flip, camera.channels] for camera in self.spec.ordered_cameras]
+        digest = hashlib.sha256(json.dumps(views).encode())
+        digest.update(self.episode_of.tobytes() + self.frame_of.tobytes())
+        return digest.hexdigest()
 
     def _starts(self, episode: int, state: FloatArray, action: FloatArray) -> NDArray[np.int64]:
         """Frames of the episode that a chunk starts from."""

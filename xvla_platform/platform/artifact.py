@@ -14,7 +14,8 @@ from xvla_platform.specs.base import load_model
 from xvla_platform.specs.records import EmbodimentRecord, Manifest
 
 MANIFEST_NAME = "manifest.json"
-DATA_SUFFIXES = (".safetensors", ".json", ".jsonl", ".yaml", ".md", ".png")
+# A robot's kinematics is XML, which is read under limits and without what could open another file.
+DATA_SUFFIXES = (".safetensors", ".json", ".jsonl", ".yaml", ".md", ".png", ".xml")
 
 
 def load_manifest(folder: Path) -> Manifest:

@@ -1,7 +1,8 @@
 """Registering a robot: its declaration checked against its data and the base, statistics, a prompt slot.
 
 In: a workspace, a loaded plugin and a base. Out: `embodiments/<name>/` with `embodiment.yaml` (the record),
-`stats.json` and `cameras.png`, all or nothing. This module orchestrates the data layer, so it stands above it.
+`stats.json`, `cameras.png` and, where declared, the robot's kinematics, all or nothing. This module orchestrates the
+data layer, so it stands above it.
 """
 
 import io
@@ -52,6 +53,7 @@ def add_embodiment(
     """
     from xvla_platform.data.binding import Binding
     from xvla_platform.data.conventions import Conventions
+    from xvla_platform.data.joint_poses import carried
     from xvla_platform.data.samples import training_episodes
     from xvla_platform.data.statistics import compute_statistics
     from xvla_platform.data.verify import check_dataset
@@ -68,10 +70,11 @@ def add_embodiment(
     statistics = compute_statistics(reader, spec, train, conventions=conventions)
     Binding(spec, space, base.rotation_layout, statistics, folder=plugin.folder)
     sheet = _contact_sheet(reader, spec)
+    kept, files = carried(spec, plugin.folder)
     with workspace.lock("embodiments"):
         record = EmbodimentRecord.model_validate(
             {
-                "spec": spec,
+                "spec": kept,
                 "plugin": source,
                 "plugin_sha256": plugin.yaml_sha256,
                 "base": base_ref(workspace, base),
@@ -85,6 +88,8 @@ def add_embodiment(
             write_text(building / RECORD_NAME, record_text(record))
             write_json(building / STATS_NAME, statistics)
             write_bytes(building / SHEET_NAME, sheet)
+            for name, text in files.items():
+                write_text(building / name, text)
     return record
 
 
