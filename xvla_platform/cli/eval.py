@@ -48,7 +48,7 @@ def evaluate(adaptation: str, data: Path | None, base_name: str | None, workspac
     out = place.runs / "eval" / chosen.name / f"v{chosen.version}"
     dataset = record.spec.dataset
     at_hand = (
-        data is not None or dataset.repo is not None or (plugin_folder(place, record) / (dataset.path or "")).is_dir()
+        data is not None or dataset.repo is not None or (plugin_folder(place, record) / (dataset.path or "")).exists()
     )
     if not at_hand:
         difference, chunk = example_difference(chosen.folder, policy)
