@@ -28,7 +28,7 @@ def shipped() -> bool:
 def test_contents(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     example = "xvla_platform/examples/my_arm"
-    assert {"xvla_platform/py.typed", "xvla_platform/__main__.py", "xvla_platform/platform/published_domains.json"} < (
+    assert {"xvla_platform/py.typed", "xvla_platform/__main__.py", "xvla_platform/platform/pretrained_domains.yaml"} < (
         names
     )
     assert {f"{example}/plugin.yaml", f"{example}/sim.yaml", f"{example}/README.md"} < names

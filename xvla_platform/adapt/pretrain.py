@@ -17,12 +17,14 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 
 from xvla_platform.adapt.arrays import create_map
+from xvla_platform.adapt.domain_record import open_domain, record_domain
 from xvla_platform.adapt.loop import Job, Observer, run_stage
 from xvla_platform.adapt.plans import BASE_PLANS
 from xvla_platform.adapt.snapshot import load_newest, snapshots
 from xvla_platform.adapt.sources import Progress, Source, build_source, decode_frames, frames_shape
 from xvla_platform.adapt.tokenizer import train_tokenizer
 from xvla_platform.data.binding import Binding
+from xvla_platform.data.conventions import Conventions
 from xvla_platform.data.reader import DatasetReader
 from xvla_platform.data.samples import Samples
 from xvla_platform.errors import XvlaError
@@ -30,10 +32,11 @@ from xvla_platform.modelling.checkpoint import load_into, random_model, save_mod
 from xvla_platform.modelling.config import XVLAConfig
 from xvla_platform.modelling.processor import IMAGENET_MEAN, IMAGENET_STD, Processor
 from xvla_platform.modelling.xvla import XVLA
-from xvla_platform.platform.embodiments import open_data
+from xvla_platform.platform.base_config import config_space
+from xvla_platform.platform.domains import DOMAINS, domains_json
 from xvla_platform.platform.files import atomic_folder, write_json, write_text
-from xvla_platform.platform.plugins import load_plugin
 from xvla_platform.platform.workspace import Workspace
+from xvla_platform.specs.domain import DomainConvention
 from xvla_platform.specs.embodiment import EmbodimentSpec
 from xvla_platform.specs.recipe import Domain, PretrainRecipe
 
@@ -42,11 +45,12 @@ RECIPE = "recipe.yaml"
 
 @dataclass(frozen=True, kw_only=True)
 class Robot:
-    """One domain of the mixture with its open dataset."""
+    """One domain of the mixture with its open dataset and its plugin's folder."""
 
     domain: Domain
     spec: EmbodimentSpec
     reader: DatasetReader
+    folder: Path
 
 
 def pretrain(
@@ -176,19 +180,8 @@ def _begin(run: Path, recipe_file: Path, resume: bool) -> None:
 
 
 def _open(workspace: Workspace, domain: Domain) -> Robot:
-    plugin = load_plugin(workspace.root / domain.plugin)
-    spec = plugin.spec
-    if domain.data is not None:
-        dataset = spec.dataset.model_copy(update={"path": domain.data})
-        spec = spec.model_copy(update={"dataset": dataset})
-    if spec.dataset.path is not None and not (plugin.folder / spec.dataset.path).is_dir():
-        raise XvlaError(
-            "no demonstrations",
-            file=plugin.folder / spec.dataset.path,
-            field=domain.name,
-            hint=f"record them as {plugin.folder.name}/README.md says: xvla record {domain.plugin}",
-        )
-    return Robot(domain=domain, spec=spec, reader=open_data(spec, plugin.folder))
+    folder, spec, reader = open_domain(workspace, domain)
+    return Robot(domain=domain, spec=spec, reader=reader, folder=folder)
 
 
 def _source(
@@ -198,10 +191,11 @@ def _source(
     config: XVLAConfig,
     progress: Callable[[str, int], Progress] | None,
 ) -> Source:
-    binding = Binding(robot.spec, config.space, config.rotation_layout, None)
+    binding = Binding(robot.spec, config.space, config.rotation_layout, None, folder=robot.folder)
     samples = Samples(robot.reader, robot.spec, binding, range(len(robot.reader.episodes)), config.num_actions)
     name = robot.domain.name
-    key = f"{name}-{robot.reader.fingerprint()[:16]}-{processor.size[0]}x{processor.size[1]}.npy"
+    size = f"{processor.size[0]}x{processor.size[1]}"
+    key = f"{name}-{robot.reader.fingerprint()[:16]}-{samples.footage()[:16]}-{size}.npy"
     frames = _frames(cache / key, samples, processor, progress(name, len(samples)) if progress else None)
     return build_source(
         samples, frames, name=name, domain_id=robot.domain.domain_id, processor=processor, config=config
@@ -245,7 +239,23 @@ def _write_inputs(folder: Path, recipe: PretrainRecipe, robots: list[Robot]) -> 
             "image_std": list(IMAGENET_STD),
         }
         write_json(build / "preprocessor_config.json", preprocessing)
-        write_json(build / "domains.json", {str(d.domain_id): d.name for d in recipe.domains})
+        write_json(build / DOMAINS, domains_json(_conventions(config, robots, build / "config.json")))
+
+
+def _conventions(config: dict[str, Any], robots: list[Robot], file: Path) -> dict[int, DomainConvention]:
+    """What each row is trained with, so that later datasets can be compared with it."""
+    space = config_space(config, file)
+    return {
+        robot.domain.domain_id: record_domain(
+            robot.domain.domain_id,
+            robot.domain.name,
+            robot.spec,
+            robot.reader,
+            conventions=Conventions(robot.spec, space, robot.folder),
+            rotation_layout=str(config.get("rotation_layout") or "rot6d_interleaved"),
+        )
+        for robot in robots
+    }
 
 
 def _write_base(model: XVLA, staging: Path, recipe: PretrainRecipe, recipe_file: Path, out: Path) -> None:

@@ -17,6 +17,7 @@ from xvla_platform.errors import XvlaError
 
 COMMANDS = {
     "init": LazyCommand("xvla_platform.cli.init:init", "Make a folder a workspace, with the worked example."),
+    "new-plugin": LazyCommand("xvla_platform.cli.new_plugin:new_plugin", "Write a robot's plugin from its dataset."),
     "add-embodiment": LazyCommand(
         "xvla_platform.cli.add_embodiment:add_embodiment",
         "Check a robot's plugin against its data and give it a prompt slot.",
@@ -25,6 +26,7 @@ COMMANDS = {
     "eval": LazyCommand("xvla_platform.cli.eval:evaluate", "Measure an adaptation on held-out episodes."),
     "list": LazyCommand("xvla_platform.cli.list:list_all", "List the workspace's robots and adaptations."),
     "show": LazyCommand("xvla_platform.cli.show:show", "Show one robot and its adaptations in full."),
+    "domains": LazyCommand("xvla_platform.cli.domains:domains", "Show what the rows of a base were trained with."),
     "push": LazyCommand("xvla_platform.cli.push:push", "Share an adaptation on the Hub or in a folder."),
     "pull": LazyCommand("xvla_platform.cli.pull:pull", "Bring a shared adaptation into this workspace."),
     "pretrain": LazyCommand(

@@ -15,6 +15,7 @@ from typing import Any
 
 from xvla_platform.errors import XvlaError
 from xvla_platform.platform.base_config import positive, view_count
+from xvla_platform.platform.domains import read_domains
 from xvla_platform.platform.files import read_json, sha256_file, write_json
 from xvla_platform.platform.hub_errors import hub_errors
 from xvla_platform.specs.records import BaseRef
@@ -117,33 +118,13 @@ def _describe(name: str, revision: str | None, folder: Path) -> ResolvedBase:
         folder=folder,
         config=config,
         fingerprint=fingerprint(folder),
-        used_domains=_used_domains(folder, num_domains),
+        used_domains={key: domain.name for key, domain in read_domains(folder, name, num_domains).domains.items()},
         num_domains=num_domains,
         action_mode=str(config.get("action_mode") or "ee6d").lower(),
         num_actions=positive(config, ("num_actions", "chunk_size"), 30, path),
         num_views=view_count(config, folder, path),
         rotation_layout=str(config.get("rotation_layout") or "rot6d_interleaved"),
     )
-
-
-def _used_domains(folder: Path, num_domains: int) -> dict[int, str]:
-    path = folder / "domains.json"
-    published = Path(__file__).with_name("published_domains.json")
-    if not path.is_file() and num_domains != 30:
-        raise XvlaError(
-            f"which of the {num_domains} domain ids this base used is not known",
-            file=path,
-            hint='add domains.json beside config.json: {"0": "name of domain 0", ...}',
-        )
-    found = read_json(path if path.is_file() else published)
-    try:
-        domains = {int(key): str(value) for key, value in found.items()}
-    except (AttributeError, ValueError):
-        raise XvlaError("expected domain id to name", file=path, found=found) from None
-    outside = [key for key in domains if not 0 <= key < num_domains]
-    if outside:
-        raise XvlaError("names a domain id that its tables do not have", file=path, found=outside[0])
-    return domains
 
 
 def _weight_hash(path: Path) -> str:
