@@ -17,10 +17,10 @@ import yaml
 from numpy.typing import NDArray
 
 from xvla_platform import __version__
-from xvla_platform.adapt.features import ENCODE_BATCH, encode_source
+from xvla_platform.adapt.features import ENCODE_BATCH, encode_batch
 from xvla_platform.adapt.initialise import Initialisation
 from xvla_platform.adapt.robot_data import Split
-from xvla_platform.adapt.sources import take
+from xvla_platform.adapt.sources import frames_of
 from xvla_platform.data.binding import Binding
 from xvla_platform.errors import RefusedError
 from xvla_platform.evaluation.plots import plot_curves, plot_trajectories
@@ -126,6 +126,8 @@ def _write(folder: Path, done: Finished) -> None:
         save_model(done.model, folder)
     write_text(folder / RECORD_NAME, record_text(done.record))
     write_json(folder / "stats.json", done.statistics)
+    for name, text in done.binding.conventions.files.items():
+        write_text(folder / name, text)
     write_json(folder / "metrics.json", metrics(done))
     write_text(folder / "plan.yaml", yaml.safe_dump(done.plan.model_dump(mode="json"), sort_keys=False))
     _draw(folder, done)
@@ -150,16 +152,16 @@ def _draw(folder: Path, done: Finished) -> None:
 
 def _example(done: Finished, policy: Policy) -> Example:
     """The first test observation at the model's image size, with the chunk that the written adapter answers."""
-    views = done.test.samples.images([0])
+    views = done.test.samples.images([0], as_recorded=True)
     cameras = [camera.name for camera in done.record.spec.ordered_cameras]
     observation = Observation(
         images={name: done.processor.resize(view[0]) for name, view in zip(cameras, views, strict=True)},
         state=done.test.samples.raw_state([0])[0],
         instruction=done.test.samples.instruction(0),
     )
-    return Example(
-        observation=observation, seed=done.eval_seed, chunk=policy.act(observation, seed=done.eval_seed).model
-    )
+    policy.reset()
+    chunk = policy.act(observation, seed=done.eval_seed).model
+    return Example(observation=observation, seed=done.eval_seed, chunk=chunk)
 
 
 def _manifest(done: Finished, number: int) -> Manifest:
@@ -183,9 +185,11 @@ def _reloaded(folder: Path, done: Finished) -> Policy:
     policy = load_policy(folder, base=done.base, device=next(done.model.parameters()).device)
     source = done.test.source
     assert source.features is not None
-    part = take(source, np.arange(min(ENCODE_BATCH, len(source))))
-    for was, now_ in zip(source.features, encode_source(policy.model, part, policy.processor, folder), strict=True):
-        if not torch.equal(was[: len(part)], now_):
+    rows = np.arange(min(ENCODE_BATCH, len(source)))
+    frames = frames_of(done.test.samples, policy.processor, rows)
+    again_features = encode_batch(policy.model, frames, source.tokens[source.instruction_of[rows]], policy.processor)
+    for was, now_ in zip(source.features, again_features, strict=True):
+        if not torch.equal(was[: len(rows)], now_.to(was.dtype)):
             raise RefusedError("the written adaptation encodes images differently from the trained one", file=folder)
     again = policy.chunks_from_features(source.features, source.proprio, seed=done.eval_seed)
     if not np.array_equal(again, done.adapted):

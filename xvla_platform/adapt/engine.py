@@ -17,14 +17,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xvla_platform.adapt.artifact import Finished, register
+from xvla_platform.adapt.feature_cache import open_cache
+from xvla_platform.adapt.feature_plan import DEFAULT_BUDGET_GB, Choice
 from xvla_platform.adapt.features import encode_source
 from xvla_platform.adapt.frozen import assert_unmoved, frozen_digest
-from xvla_platform.adapt.initialise import Initialisation, check_initialisation, initialise_slot
+from xvla_platform.adapt.initialise import Initialisation, check_initialisation, initialise_slot, probe_of
 from xvla_platform.adapt.loop import Job, Observer, run_stage
-from xvla_platform.adapt.robot_data import Split, load_split, split_samples
+from xvla_platform.adapt.robot_data import ProgressFactory, Split, bare_split, split_samples, with_frames
 from xvla_platform.adapt.run import Run, read_lines
 from xvla_platform.adapt.snapshot import Snapshot, load_newest
-from xvla_platform.adapt.sources import Progress, Source, take
+from xvla_platform.adapt.sources import Source, take
 from xvla_platform.adapt.trainables import select_trainables
 from xvla_platform.data.binding import Binding
 from xvla_platform.data.reader import DatasetReader
@@ -51,14 +53,13 @@ VALIDATION_SAMPLES = 192
 UNADAPTED = "base, not adapted"
 RUNGS = {"prompt": "prompt only", "lora": "prompt, then LoRA", "full": "prompt, then full tuning"}
 
-ProgressFactory = Callable[[str, int], Progress]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
     """Everything an adaptation stands on, opened.
 
     Attributes:
+        features, feature_budget: Whether to cache features, and the bytes that all stores may take together.
         note: Receives one line per inherited or measured choice.
         started: Called when all is loaded and the first stage is about to begin.
     """
@@ -72,6 +73,8 @@ class Setting:
     accelerator: Accelerator
     observer: Observer
     progress: ProgressFactory | None = None
+    features: Choice = "auto"
+    feature_budget: int = int(DEFAULT_BUDGET_GB * 1e9)
     note: Callable[[str], None] = field(default=lambda line: None)
     started: Callable[[], None] = field(default=lambda: None)
 
@@ -183,35 +186,48 @@ def _load(setting: Setting) -> Loaded:
     record, base, plan = setting.record, setting.base, setting.run.plan
     check_start(record, base, plan, setting.reader)
     in_loop = stages_in_loop(plan, base)
-    model = load_model(base.folder, device=setting.accelerator.device, num_domains=record.slot.num_domains)
-    processor = Processor.from_folder(base.folder, model.config)
-    binding = Binding(record.spec, base_space(base), record.rotation_layout, setting.statistics)
+    config = XVLAConfig.from_folder(base.folder)
+    processor = Processor.from_folder(base.folder, config)
+    folder = setting.workspace.embodiments / record.spec.name
+    binding = Binding(record.spec, base_space(base), record.rotation_layout, setting.statistics, folder=folder)
     splits = {
-        name: load_split(
-            name,
-            episodes,
-            samples,
-            record=record,
-            processor=processor,
-            model=model,
-            scratch=setting.run.scratch,
-            progress=setting.progress,
-        )
-        for name, (episodes, samples) in split_samples(
-            record, setting.reader, binding, model.config.num_actions
-        ).items()
+        name: bare_split(name, episodes, samples, record=record, processor=processor, config=config)
+        for name, (episodes, samples) in split_samples(record, setting.reader, binding, config.num_actions).items()
     }
+    cache = open_cache(setting, splits, processor, config, in_loop)
+    setting.note(f"features  {cache.plan.reason}")
+    model = load_model(
+        base.folder,
+        device=setting.accelerator.device,
+        with_vlm=bool(in_loop) or not cache.plan.cached or not cache.complete,
+        num_domains=record.slot.num_domains,
+    )
+    splits = cache.fill(splits, model)
+    if in_loop or not cache.plan.cached:
+        splits = {
+            name: with_frames(split, processor, setting.run.scratch, setting.progress)
+            if in_loop or name == "train"
+            else split
+            for name, split in splits.items()
+        }
     initial = initialise_slot(
         model,
         record.slot.domain_id,
         record.spec.prompt,
         base.used_domains,
-        splits["train"].source,
+        probe_of(splits["train"].source, model, processor, setting.run.scratch),
         plan.seed,
     )
-    if not in_loop:
+    if not in_loop and cache.plan.cached:
         model.vlm = None  # from here on only its features are needed
-    return Loaded(model=model, processor=processor, binding=binding, splits=splits, initial=initial, in_loop=in_loop)
+    return Loaded(
+        model=model,
+        processor=processor,
+        binding=binding,
+        splits=splits,
+        initial=initial,
+        in_loop=in_loop,
+    )
 
 
 def _run_stage(

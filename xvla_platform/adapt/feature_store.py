@@ -85,6 +85,7 @@ class FeatureStore:
         self.key = key
         self.blocks = -(-key.count // BLOCK)
         self._shapes: dict[str, tuple[int, ...]] = {}
+        self._seen: set[int] = set()  # blocks whose bytes this process has checked
 
     @property
     def lock(self) -> FileLock:
@@ -96,17 +97,21 @@ class FeatureStore:
         return range(block * BLOCK, min((block + 1) * BLOCK, self.key.count))
 
     def missing(self) -> list[int]:
-        """Blocks that are absent, or whose bytes do not match their hash."""
+        """Blocks that are absent, or whose bytes do not match their hash; a block is read once a process."""
         meta = self._meta()
         if meta is None:
             return list(range(self.blocks))
         self._shapes = {name: tuple(shape) for name, shape in meta["shapes"].items()}
         table = self._table()
         empty = bytes(HASH_BYTES)
-        return [block for block in range(self.blocks) if table[block] == empty or self._hash_of(block) != table[block]]
+        for block in range(self.blocks):
+            if block not in self._seen and table[block] != empty and self._hash_of(block) == table[block]:
+                self._seen.add(block)
+        return [block for block in range(self.blocks) if block not in self._seen]
 
     def create(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """The files at their full size, with their place on the disk taken."""
+        self._seen.clear()
         with os_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             self._shapes = dict(shapes)

@@ -4,7 +4,11 @@ The domain never enters Florence-2, so while it is frozen its features are const
 slot, or LoRA inside the policy transformer, read them from memory and never run the encoder again.
 """
 
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,12 +16,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xvla_platform.adapt.arrays import allocate
-from xvla_platform.adapt.sources import Progress, Source, pixels
-from xvla_platform.modelling.precision import encode
+from xvla_platform.adapt.feature_store import BLOCK, FeatureStore, StoreKey
+from xvla_platform.adapt.sources import Progress, Source, frames_of, pixels
+from xvla_platform.data.samples import Samples
+from xvla_platform.modelling.precision import encode, has_bf16
 from xvla_platform.modelling.processor import Processor
 from xvla_platform.modelling.xvla import XVLA
+from xvla_platform.specs.records import EmbodimentRecord
 
-ENCODE_BATCH = 32
+ENCODE_BATCH = BLOCK
 
 
 @torch.no_grad()
@@ -30,27 +37,101 @@ def encode_source(
     budget is mapped from files in the folder `scratch`.
     """
     assert source.frames is not None
-    training = model.training
-    model.eval()
     cache: list[NDArray[np.float32]] = []
     for start in range(0, len(source), ENCODE_BATCH):
         rows = np.arange(start, min(start + ENCODE_BATCH, len(source)))
-        mask = torch.zeros(len(rows), source.num_views, dtype=torch.bool)
-        mask[:, : source.frames.shape[1]] = True
-        features = encode(
-            model,
-            input_ids=source.tokens[source.instruction_of[rows]],
-            pixel_values=pixels(source.frames[rows], processor, source.num_views),
-            image_mask=mask,
-        )
+        features = encode_batch(model, source.frames[rows], source.tokens[source.instruction_of[rows]], processor)
         if not cache:
             cache = [
                 allocate((len(source), *part.shape[1:]), np.float32, scratch / f"{source.name}-{kind}.npy")
                 for kind, part in zip(("vlm", "aux"), features, strict=True)
             ]
         for out, part in zip(cache, features, strict=True):
-            out[rows] = part.cpu().numpy()
+            out[rows] = part.numpy()
         if progress is not None:
             progress(len(rows))
-    model.train(training)
     return torch.from_numpy(cache[0]), torch.from_numpy(cache[1])
+
+
+@torch.no_grad()
+def encode_batch(model: XVLA, frames: NDArray[np.uint8], tokens: Tensor, processor: Processor) -> tuple[Tensor, Tensor]:
+    """Features of uint8 frames [B, V', h, w, 3] with their tokens [B, L], float32 on the CPU, as if in evaluation.
+
+    Equal frames with equal words are encoded once.
+    """
+    place: dict[bytes, int] = {}
+    first: list[int] = []
+    of: list[int] = []
+    for row in range(len(frames)):
+        content = hashlib.sha256(frames[row].tobytes() + tokens[row].numpy().tobytes()).digest()
+        if content not in place:
+            place[content] = len(first)
+            first.append(row)
+        of.append(place[content])
+    training, views = model.training, model.config.num_views
+    model.eval()
+    mask = torch.zeros(len(first), views, dtype=torch.bool)
+    mask[:, : frames.shape[1]] = True
+    found = encode(
+        model, input_ids=tokens[first], pixel_values=pixels(frames[first], processor, views), image_mask=mask
+    )
+    model.train(training)
+    vlm, aux = (part.cpu() for part in found)
+    return (vlm, aux) if len(first) == len(frames) else (vlm[of], aux[of])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """One split's features on disk: where they are, and how a block of them is made."""
+
+    store: FeatureStore
+    encode: Callable[[XVLA, Sequence[int]], tuple[Tensor, Tensor]]
+
+
+def stored_features(
+    root: Path,
+    record: EmbodimentRecord,
+    samples: Samples,
+    source: Source,
+    processor: Processor,
+    device: torch.device,
+) -> Stored:
+    """The store below `root` for these samples under the record's base; nothing is read or written yet.
+
+    Args:
+        source: The samples' tokens; its frames are not needed, blocks decode their own.
+        device: Where the encoder runs: its precision is part of what features are.
+    """
+    rows = np.stack([samples.episode_of, samples.frame_of], axis=1).astype(np.int64)
+    key = StoreKey(
+        base=record.base.fingerprint,
+        data=record.data.fingerprint,
+        transform=_transform(record, processor, source),
+        rows=hashlib.sha256(rows.tobytes()).hexdigest(),
+        count=len(samples),
+        dtype="bfloat16" if has_bf16(device) else "float32",
+    )
+
+    def encode_rows(model: XVLA, wanted: Sequence[int]) -> tuple[Tensor, Tensor]:
+        chosen = np.asarray(wanted, dtype=np.int64)
+        frames = frames_of(samples, processor, chosen)
+        return encode_batch(model, frames, source.tokens[source.instruction_of[chosen]], processor)
+
+    return Stored(store=FeatureStore(root / key.digest, key), encode=encode_rows)
+
+
+def _transform(record: EmbodimentRecord, processor: Processor, source: Source) -> dict[str, Any]:
+    """Everything between a recorded frame and the encoder's input."""
+    cameras = [
+        camera.model_dump(mode="json", include={"key", "flip", "channels"}) for camera in record.spec.ordered_cameras
+    ]
+    return {
+        "size": list(processor.size),
+        "resample": processor.resample,
+        "mean": list(processor.mean),
+        "std": list(processor.std),
+        "cameras": cameras,
+        "views": source.num_views,
+        "tokens": hashlib.sha256(source.tokens.numpy().tobytes()).hexdigest(),
+        "instruction_of": hashlib.sha256(source.instruction_of.numpy().tobytes()).hexdigest(),
+    }

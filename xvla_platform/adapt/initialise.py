@@ -4,14 +4,17 @@ With cached features the loss of every existing slot on this robot's data costs 
 measured, never guessed.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from xvla_platform.adapt.sources import Source
+from xvla_platform.adapt.features import encode_source
+from xvla_platform.adapt.sources import Source, take
 from xvla_platform.errors import XvlaError
 from xvla_platform.modelling import objective
+from xvla_platform.modelling.processor import Processor
 from xvla_platform.modelling.slot import mean_rows, random_rows, read_rows, write_rows
 from xvla_platform.modelling.xvla import XVLA
 from xvla_platform.platform.bases import ResolvedBase
@@ -48,10 +51,18 @@ def check_initialisation(prompt: PromptSpec, base: ResolvedBase) -> None:
         )
 
 
+def probe_of(source: Source, model: XVLA, processor: Processor, scratch: Path) -> Source:
+    """The evenly spaced training samples that existing slots are measured on, with their features."""
+    probe = take(source, np.unique(np.linspace(0, len(source) - 1, PROBE).astype(int)))
+    if probe.features is not None:
+        return probe
+    return replace(probe, features=encode_source(model, probe, processor, scratch / "probe"))
+
+
 def initialise_slot(
-    model: XVLA, domain_id: int, prompt: PromptSpec, used: dict[int, str], source: Source, seed: int
+    model: XVLA, domain_id: int, prompt: PromptSpec, used: dict[int, str], probe: Source, seed: int
 ) -> Initialisation:
-    """Fill row `domain_id` as the plugin declares."""
+    """Fill row `domain_id` as the plugin declares; `probe` is what `probe_of` chose."""
     losses: dict[str, float] = {}
     if prompt.init == "random":
         rows, origin = random_rows(model, seed), f"random (seed {seed})"
@@ -62,7 +73,7 @@ def initialise_slot(
         rows = read_rows(model, prompt.copy_from)
         origin = f"copy of {prompt.copy_from} ({used.get(prompt.copy_from, 'unused')})"
     else:
-        ranking = sorted((slot_loss(model, domain, source, seed), domain) for domain in used)
+        ranking = sorted((slot_loss(model, domain, probe, seed), domain) for domain in used)
         losses = {f"{domain} {used[domain]}": round(loss, 4) for loss, domain in ranking}
         best = ranking[0][1]
         rows, origin = read_rows(model, best), f"copy of {best} ({used[best]}), lowest measured loss"
@@ -72,26 +83,23 @@ def initialise_slot(
 
 @torch.no_grad()
 def slot_loss(model: XVLA, domain_id: int, source: Source, seed: int) -> float:
-    """Training loss of an existing slot on evenly spaced samples, with noise fixed by `seed`."""
+    """Training loss of an existing slot on samples with features, with noise fixed by `seed`."""
     assert source.features is not None
-    rows = np.unique(np.linspace(0, len(source) - 1, PROBE).astype(int))
     generator = torch.Generator().manual_seed(seed)
-    action = source.action[rows]
-    noise = torch.randn(action.shape, generator=generator)
-    t = objective.stratified_times(torch.rand(1, generator=generator), len(rows))
+    noise = torch.randn(source.action.shape, generator=generator)
+    t = objective.stratified_times(torch.rand(1, generator=generator), len(source))
     device = next(model.parameters()).device
     model.eval()
     total = 0.0
-    for start in range(0, len(rows), BATCH):
+    for start in range(0, len(source), BATCH):
         part = slice(start, start + BATCH)
-        chosen = rows[part]
         terms = model(
             domain_id=torch.tensor([domain_id], device=device),
-            proprio=source.proprio[chosen].to(device),
-            action=action[part].to(device),
+            proprio=source.proprio[part].to(device),
+            action=source.action[part].to(device),
             noise=noise[part].to(device),
             t=t[part].to(device),
-            features=(source.features[0][chosen].to(device), source.features[1][chosen].to(device)),
+            features=(source.features[0][part].to(device), source.features[1][part].to(device)),
         )
-        total += float(sum(terms.values())) * len(chosen)
-    return total / len(rows)
+        total += float(sum(terms.values())) * len(noise[part])
+    return total / len(source)

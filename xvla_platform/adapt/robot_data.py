@@ -16,11 +16,14 @@ from xvla_platform.adapt.sources import Progress, Source, build_source, decode_f
 from xvla_platform.data.binding import Binding
 from xvla_platform.data.reader import DatasetReader
 from xvla_platform.data.samples import Samples, split_episodes
+from xvla_platform.modelling.config import XVLAConfig
 from xvla_platform.modelling.processor import Processor
 from xvla_platform.modelling.xvla import XVLA
 from xvla_platform.specs.records import EmbodimentRecord
 
 SPLIT_SEED = 0  # the split belongs to the dataset, not to the run: versions stay comparable
+
+ProgressFactory = Callable[[str, int], Progress]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,28 +47,40 @@ def split_samples(
     }
 
 
-def load_split(
+def bare_split(
     name: str,
     episodes: Sequence[int],
     samples: Samples,
     *,
     record: EmbodimentRecord,
     processor: Processor,
-    model: XVLA,
-    scratch: Path,
-    progress: Callable[[str, int], Progress] | None = None,
+    config: XVLAConfig,
 ) -> Split:
-    """Decode a split's frames and encode each of them once; what exceeds memory goes to `scratch`."""
-    frames = allocate(frames_shape(samples, processor), np.uint8, scratch / f"{name}-frames.npy")
-    decode_frames(samples, processor, frames, progress(f"decode {name}", len(samples)) if progress else None)
+    """A split's numbers and words; its source has neither frames nor features yet."""
     source = build_source(
         samples,
-        frames,
+        None,
         name=record.spec.name,
         domain_id=record.slot.domain_id,
         processor=processor,
-        config=model.config,
+        config=config,
     )
-    advance = progress(f"encode {name}", len(samples)) if progress else None
-    source = replace(source, features=encode_source(model, source, processor, scratch / name, advance))
     return Split(name=name, episodes=tuple(episodes), samples=samples, source=source)
+
+
+def with_frames(split: Split, processor: Processor, scratch: Path, progress: ProgressFactory | None = None) -> Split:
+    """The split with its frames decoded at model size; what exceeds memory goes to `scratch`."""
+    samples = split.samples
+    frames = allocate(frames_shape(samples, processor), np.uint8, scratch / f"{split.name}-frames.npy")
+    advance = progress(f"decode {split.name}", len(samples)) if progress else None
+    decode_frames(samples, processor, frames, advance)
+    return replace(split, source=replace(split.source, frames=frames))
+
+
+def with_features(
+    split: Split, model: XVLA, processor: Processor, scratch: Path, progress: ProgressFactory | None = None
+) -> Split:
+    """The split, which has frames, with features of the encoder as it is."""
+    advance = progress(f"encode {split.name}", len(split.samples)) if progress else None
+    features = encode_source(model, split.source, processor, scratch / split.name, advance)
+    return replace(split, source=replace(split.source, features=features))

@@ -28,7 +28,7 @@ class Source:
         domain_id: The row this robot owns.
         proprio: [N, P] model units. action: [N, T, A] model units.
         tokens: [K, L] the distinct instructions; `instruction_of` [N] says which is whose.
-        frames: uint8 [N, V', h, w, 3] at model size, main view first; None once features are cached.
+        frames: uint8 [N, V', h, w, 3] at model size, main view first; None where features are all that is needed.
         features: (vlm_features [N, ...], aux_visual_inputs [N, ...]) when cached.
         num_views: Image slots V of the model; the missing V - V' are masked.
     """
@@ -63,6 +63,12 @@ def decode_frames(
             progress(len(indices))
 
 
+def frames_of(samples: Samples, processor: Processor, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Some samples' views at model size, uint8 [n, V', h, w, 3], main view first."""
+    views = [np.stack([processor.resize(image) for image in images]) for images in samples.images(rows)]
+    return np.stack(views, axis=1)
+
+
 def frames_shape(samples: Samples, processor: Processor) -> tuple[int, ...]:
     """Shape of the array `decode_frames` fills."""
     return (len(samples), len(samples.spec.ordered_cameras), *processor.size, 3)
@@ -70,14 +76,14 @@ def frames_shape(samples: Samples, processor: Processor) -> tuple[int, ...]:
 
 def build_source(
     samples: Samples,
-    frames: NDArray[np.uint8],
+    frames: NDArray[np.uint8] | None,
     *,
     name: str,
     domain_id: int,
     processor: Processor,
     config: XVLAConfig,
 ) -> Source:
-    """A dataset's samples with their decoded frames as a `Source`."""
+    """A dataset's samples, with their decoded frames where they are needed, as a `Source`."""
     every = np.arange(len(samples))
     instructions = [samples.instruction(i) for i in range(len(samples))]
     distinct = sorted(set(instructions))

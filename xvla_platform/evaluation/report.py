@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xvla_platform.adapt.artifact import SHOWN_FRAMES
-from xvla_platform.adapt.robot_data import load_split, split_samples
+from xvla_platform.adapt.robot_data import bare_split, split_samples, with_features, with_frames
 from xvla_platform.data.reader import DatasetReader
 from xvla_platform.evaluation.open_loop import field_errors
 from xvla_platform.evaluation.plots import plot_trajectories
@@ -49,20 +49,13 @@ def measure(
     results = read_json(folder / "metrics.json")
     record, binding = policy.record, policy.binding
     episodes, samples = split_samples(record, reader, binding, policy.model.config.num_actions)["test"]
-    split = load_split(
-        "test",
-        episodes,
-        samples,
-        record=record,
-        processor=policy.processor,
-        model=policy.model,
-        scratch=picture.parent / "scratch",
-        progress=progress,
-    )
-    source = split.source
+    scratch, processor = picture.parent / "scratch", policy.processor
+    split = bare_split("test", episodes, samples, record=record, processor=processor, config=policy.model.config)
+    split = with_frames(split, processor, scratch, progress)
+    source = with_features(split, policy.model, processor, scratch, progress).source
     assert source.features is not None
     predicted = policy.chunks_from_features(source.features, source.proprio, seed=int(results["eval_seed"]))
-    shutil.rmtree(picture.parent / "scratch", ignore_errors=True)
+    shutil.rmtree(scratch, ignore_errors=True)
     target = source.action.numpy()
     chosen = np.unique(np.linspace(0.05 * len(samples), 0.85 * len(samples), SHOWN_FRAMES).astype(int))
     picture.parent.mkdir(parents=True, exist_ok=True)
@@ -98,5 +91,6 @@ def example_threshold(folder: Path, here: str) -> float:
 def example_difference(folder: Path, policy: Policy) -> tuple[float, NDArray[Any]]:
     """Largest difference between the example's recorded chunk and the one answered now, in model units."""
     example = load_example(folder)
+    policy.reset()
     chunk = policy.act(example.observation, seed=example.seed).model
     return float(np.abs(chunk - example.chunk).max()), chunk

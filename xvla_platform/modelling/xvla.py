@@ -49,8 +49,8 @@ class XVLA(nn.Module):
         proprio = F.pad(proprio, (0, self.config.dim_proprio - proprio.shape[-1]))
         return self.transformer(
             domain_id=domain_id,
-            vlm_features=vlm_features,
-            aux_visual_inputs=aux_visual_inputs,
+            vlm_features=vlm_features.float(),  # a feature store may keep bfloat16
+            aux_visual_inputs=aux_visual_inputs.float(),
             noisy_action=noisy_action,
             proprio=proprio,
             t=t,
