@@ -11,6 +11,7 @@ from xvla_platform.errors import XvlaError
 from xvla_platform.specs.fields import ANGLE_FORMATS, EULER_FORMATS, ROTATION_SIZE
 
 FORMATS = [(name, unit) for name in ROTATION_SIZE for unit in (("rad", "deg") if name in ANGLE_FORMATS else (None,))]
+ONE_UNIT = [(name, "deg" if name in ANGLE_FORMATS else None) for name in ROTATION_SIZE]
 RZ90 = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
 AXES = {
     "x": lambda a: np.array([[1, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]]),
@@ -68,25 +69,45 @@ def test_roll_pitch_yaw_is_intrinsic_zyx_backwards() -> None:
     )
 
 
-@settings(max_examples=40, deadline=None)
+def in_every_format(matrix: np.ndarray) -> np.ndarray:
+    """The rotation [3, 3] after a way through each format, [F, 3, 3]."""
+    return np.stack([to_matrix(from_matrix(matrix, name, unit), name, unit) for name, unit in ONE_UNIT])
+
+
+def assert_every_pair_keeps(matrix: np.ndarray) -> None:
+    """Read from each format and written to each other, it is still the same rotation."""
+    read = in_every_format(matrix)
+    for name, unit in ONE_UNIT:
+        again = to_matrix(from_matrix(read, name, unit), name, unit)
+        worst = int(geodesic_deg(again, matrix).argmax())
+        assert geodesic_deg(again[worst], matrix) < 1e-4, (ONE_UNIT[worst], name)
+
+
+@settings(max_examples=30, deadline=None)
 @given(quaternion=quaternions)
-def test_every_format_holds_every_rotation(quaternion: list[float]) -> None:
-    matrix = to_matrix(np.array(quaternion), "quaternion_xyzw")
-    for source, source_unit in FORMATS:
-        read = to_matrix(from_matrix(matrix, source, source_unit), source, source_unit)
-        assert geodesic_deg(read, matrix) < 1e-4, source
-        for target, target_unit in FORMATS:
-            again = to_matrix(from_matrix(read, target, target_unit), target, target_unit)
-            assert geodesic_deg(again, matrix) < 1e-4, (source, target)
+def test_every_format_to_every_other_holds_every_rotation(quaternion: list[float]) -> None:
+    assert_every_pair_keeps(to_matrix(np.array(quaternion), "quaternion_xyzw"))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    format=st.sampled_from(EULER_FORMATS),
+    first=st.floats(-180, 180),
+    third=st.floats(-180, 180),
+    side=st.booleans(),
+    off=st.sampled_from([0.0, 1e-9, 1e-6, 1e-3]),
+)
+def test_rotations_in_gimbal_lock_come_back(format: str, first: float, third: float, side: bool, off: float) -> None:
+    order = format.split("_")[1]
+    locked = (90.0 if side else -90.0) if len(set(order)) == 3 else (180.0 if side else 0.0)
+    assert_every_pair_keeps(to_matrix(np.array([first, locked + off, third]), format, "deg"))
 
 
 @settings(max_examples=30, deadline=None)
 @given(a=quaternions, b=quaternions)
 def test_composition_survives_every_format(a: list[float], b: list[float]) -> None:
     first, second = to_matrix(np.array([a, b]), "quaternion_xyzw")
-    for name, unit in FORMATS:
-        x, y = (to_matrix(from_matrix(matrix, name, unit), name, unit) for matrix in (first, second))
-        assert geodesic_deg(x @ y, first @ second) < 1e-3
+    assert geodesic_deg(in_every_format(first) @ in_every_format(second), first @ second).max() < 1e-3
 
 
 def test_the_two_6d_layouts_are_not_interchangeable() -> None:
@@ -145,6 +166,19 @@ def test_slerp_turns_at_constant_speed_and_holds_the_ends() -> None:
     outside = slerp(np.array([0.0, 1.0]), np.stack([start, end]), np.array([-1.0, 2.0]))
     assert outside == pytest.approx(np.stack([start, end]))
     assert slerp(np.zeros(1), start[None], query) == pytest.approx(np.repeat(start[None], 11, axis=0))
+
+
+def test_numbers_interpolated_one_by_one_are_another_path() -> None:
+    """A turn of 150° at constant speed: six numbers or angles mixed linearly lag behind and then overtake it."""
+    ends = Rotation.from_rotvec([[0, 0, 0], [0, np.radians(150), 0]]).as_matrix() @ matrices(1)
+    shares = np.linspace(0, 1, 31)
+    path = slerp(np.array([0.0, 1.0]), ends, shares)
+    for format in ("rot6d_columns", "rot6d_interleaved", "euler_xyz_extrinsic"):
+        unit = "rad" if format in ANGLE_FORMATS else None
+        numbers = from_matrix(ends, format, unit)
+        mixed = to_matrix(numbers[0] + shares[:, None] * (numbers[1] - numbers[0]), format, unit)
+        assert geodesic_deg(mixed[[0, -1]], path[[0, -1]]).max() < 1e-4
+        assert geodesic_deg(mixed, path).max() > 5, format
 
 
 def test_slerp_passes_through_its_points() -> None:
