@@ -73,7 +73,7 @@ ELEMENT_RULES: tuple[ElementRule, ...] = (
     ElementRule(r"(^|_)(gripper|grip|jaw|claw|finger|fingers|clamp)(_|$)", "gripper"),
     ElementRule(r"(^|_)(joint|joints|j)_?\d+(_|$)", "joint"),
     ElementRule(r"(^|_)(shoulder|elbow|wrist|forearm|waist|torso)(_|$)", "joint"),
-    ElementRule(r"^(?!(motor|dim|state|action|value|q)_?\d*(_|$)).+_pos(ition)?$", "joint"),  # LeRobot: `<motor>.pos`
+    ElementRule(r".+_pos(ition)?$", "joint"),  # LeRobot: `<motor>.pos`
 )
 
 
@@ -148,7 +148,12 @@ COLUMN_RULES: tuple[ColumnRule, ...] = (
         "named as an end-effector position",
     ),
     ColumnRule(r"(^|_)(xyz|translation|position|pos)$", {3: "p3"}, 0.9, "named as a position"),
-    ColumnRule(r"q_?pos$", {14: "j6 g1 | j6 g1", 16: "j7 g1 | j7 g1"}, 0.7, "the layout of ALOHA's qpos"),
+    ColumnRule(
+        r"q_?pos$",
+        {6: "j5 g1", 7: "j6 g1", 8: "j7 g1", 9: "j7 g2", 14: "j6 g1 | j6 g1", 16: "j7 g1 | j7 g1"},
+        0.7,
+        "named qpos: joints and then a gripper, as in ALOHA's recordings",
+    ),
 )
 
 # What a whole key reveals beyond its rule: pattern, field of the declaration, value, confidence, reason.

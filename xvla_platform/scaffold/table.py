@@ -1,0 +1,161 @@
+"""The numbers a draft is drawn from: every numeric column of a sample of episodes, and what its names say.
+
+In: an open dataset, or the bare feature declarations of a robot. Out: a `Table` of columns, parted into those of the
+state and those of the action; bookkeeping columns and what cannot be read are left out, with a note.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from xvla_platform.data.reader import DatasetReader, FeatureInfo, FloatArray
+from xvla_platform.errors import XvlaError
+from xvla_platform.measure.recording import sampled_episodes
+from xvla_platform.scaffold.names import Segment, flat_names, read_names, side, words
+
+SAMPLED_EPISODES = 60
+WIDEST = 256  # flattened simulator states and embeddings are wider
+NUMERIC = re.compile(r"^(b?float|u?int|double|half|bool)")
+BOOKKEEPING = re.compile(
+    r"(^|_)(timestamp|timestamps|frame_index|episode_index|index|task_index|subtask_index|reward|rewards|discount|done"
+    r"|dones|terminal|truncated|success|is_first|is_last|is_terminal|is_episode_successful|annotation|language|embedding"
+    r"|instruction|intrinsics?|extrinsics?|calibration|valid|seed)(_|$)"
+)
+ACTION = re.compile(r"(^|_)(actions?|action_dict|commands?|controls?|targets?)(_|$)")
+WHOLE_STATES = re.compile(r"(^|/)states$")  # robomimic's flattened simulator state
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One numeric column.
+
+    Attributes:
+        episodes: Per sampled episode its numbers [L, width]; empty where there is no recording yet.
+        segments: What the names say it holds, or None.
+        stated: Whether the dataset itself says so (a `modality.json`), which outranks any reading of names.
+    """
+
+    key: str
+    width: int
+    names: tuple[str, ...] | None
+    episodes: tuple[FloatArray, ...]
+    segments: tuple[Segment, ...] | None
+    stated: bool = False
+
+    @property
+    def main(self) -> bool:
+        """Whether it is the column in which a dataset keeps the whole vector."""
+        return words(self.key).removeprefix("steps_") in ("action", "actions", "observation_state", "observations_qpos")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """All columns of the dataset, in its order."""
+
+    state: tuple[Column, ...]
+    action: tuple[Column, ...]
+    timestamps: tuple[FloatArray, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+
+def read_table(
+    features: Mapping[str, FeatureInfo],
+    reader: DatasetReader | None,
+    stated: Mapping[str, Sequence[Segment]],
+) -> Table:
+    """The columns with their numbers; `stated` holds segments that the dataset declares by itself."""
+    keys = [key for key, feature in features.items() if _is_column(key, feature)]
+    chosen = sampled_episodes(len(reader.episodes), SAMPLED_EPISODES, 0) if reader is not None else []
+    numbers, notes = _read(reader, keys, chosen)
+    columns = []
+    for key in keys:
+        width = _width(features[key])
+        episodes = tuple(numbers.get(key, ()))
+        if reader is not None and (not episodes or any(part.shape[1] != width for part in episodes)):
+            continue
+        segments = stated.get(key) or read_names(key, width, features[key].names)
+        listed = flat_names(features[key].names, width)
+        columns.append(
+            Column(
+                key=key,
+                width=width,
+                names=tuple(listed) if listed else None,
+                episodes=episodes,
+                segments=tuple(segments) if segments else None,
+                stated=key in stated,
+            )
+        )
+    columns = _two_robots(columns)
+    times = tuple(reader.timestamps(index) for index in chosen) if reader is not None else ()
+    return Table(
+        state=tuple(column for column in columns if not ACTION.search(words(column.key))),
+        action=tuple(column for column in columns if ACTION.search(words(column.key))),
+        timestamps=times,
+        notes=tuple(notes),
+    )
+
+
+def stacked(column: Column, part: slice = slice(None)) -> FloatArray:
+    """All sampled numbers of some dims of a column, [N, size]."""
+    if not column.episodes:
+        return np.zeros((0, len(range(column.width)[part])))
+    return np.concatenate([numbers[:, part] for numbers in column.episodes])
+
+
+def per_episode(column: Column, part: slice = slice(None)) -> list[FloatArray]:
+    """Per sampled episode, some dims of a column, [L, size]."""
+    return [numbers[:, part] for numbers in column.episodes]
+
+
+def _is_column(key: str, feature: FeatureInfo) -> bool:
+    if feature.is_camera or not NUMERIC.match(feature.dtype) or WHOLE_STATES.search(key):
+        return False
+    text = words(key)
+    if BOOKKEEPING.search(text) or text.startswith(("next_", "episode_metadata")):
+        return False
+    return 0 < _width(feature) <= WIDEST
+
+
+def _width(feature: FeatureInfo) -> int:
+    return int(np.prod(feature.shape)) if feature.shape else 1
+
+
+def _read(
+    reader: DatasetReader | None, keys: Sequence[str], chosen: Sequence[int]
+) -> tuple[dict[str, list[FloatArray]], list[str]]:
+    """Each readable column's numbers per episode; one unreadable column does not take the others along."""
+    numbers: dict[str, list[FloatArray]] = {key: [] for key in keys}
+    notes: list[str] = []
+    if reader is None:
+        return numbers, notes
+    for index in chosen:
+        try:
+            columns = reader.columns(index, [key for key in keys if key in numbers])
+        except XvlaError:
+            columns = {}
+            for key in list(numbers):
+                try:
+                    columns |= reader.columns(index, [key])
+                except XvlaError as error:
+                    notes.append(f"column '{key}' is left out: {error.message}")
+                    del numbers[key]
+        for key, values in columns.items():
+            numbers[key].append(values.reshape(len(values), -1))
+    return numbers, notes
+
+
+def _two_robots(columns: Sequence[Column]) -> list[Column]:
+    """`robot0_*` and `robot1_*` side by side are the left and the right arm."""
+    found = {match[1] for column in columns if (match := re.search(r"robot_?([01])_", column.key))}
+    if found != {"0", "1"}:
+        return list(columns)
+    out = []
+    for column in columns:
+        match = re.search(r"robot_?([01])_", column.key)
+        if match and column.segments and side(column.key) is None:
+            arm = ("left", "right")[int(match[1])]
+            column = replace(column, segments=tuple(replace(part, arm=arm) for part in column.segments))
+        out.append(column)
+    return out
