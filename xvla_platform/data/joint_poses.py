@@ -104,18 +104,14 @@ class Arms:
         for name, fields in (("proprio", self._spec.proprio.fields), ("action", self._spec.action.fields)):
             own = [field for field in fields if field.arm == kinematics.arm]
             joints = [field for field in own if field.kind == "joint"]
-            if name == "action" and not joints:
-                raise XvlaError(
-                    f"arm {kinematics.arm} has no joint in action, so there is nothing to turn into a pose",
-                    field=place,
-                    hint="remove it: an arm that is driven by poses needs no kinematics",
-                )
             poses = [field for field in own if field.kind in ("position", "rotation")]
+            if name == "action" and poses and not joints:
+                continue  # driven by poses, and observed in joints
             if poses:
                 raise XvlaError(
                     f"the pose of arm {kinematics.arm} comes from its joints, and {name} has another one",
                     field=f"{name}.{poses[0].name}",
-                    hint="declare it as a field of kind ignored",
+                    hint="declare it as a field of kind ignored, or remove the kinematics",
                 )
             if len(joints) != 1 or joints[0].size != count:
                 raise XvlaError(
