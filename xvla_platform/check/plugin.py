@@ -3,7 +3,18 @@
 from xvla_platform.hooks import hookimpl
 from xvla_platform.platform.hookspecs import Factory
 
-MODULES: tuple[str, ...] = ()
+MODULES = (
+    "structure",
+    "units",
+    "columns",
+    "rotation",
+    "actions",
+    "gripper",
+    "timing",
+    "language",
+    "episodes",
+    "base",
+)
 
 
 @hookimpl

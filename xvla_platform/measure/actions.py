@@ -67,13 +67,17 @@ def reference(
 
 
 def axes(
-    states: Sequence[FloatArray], actions: Sequence[FloatArray], kind: str, turns: Sequence[FloatArray] | None
+    states: Sequence[FloatArray],
+    actions: Sequence[FloatArray],
+    kind: str,
+    turns: Sequence[FloatArray] | None,
+    reference: str = "relative",
 ) -> Guess:
-    """`frame` or `tool` of a relative position or rotation."""
+    """`frame` or `tool` of a relative (or `relative_to_first`) position or rotation."""
     fits = {
         name.partition(":")[2]: fit
         for name, fit in fit_readings(states, actions, kind, turns).items()
-        if name.startswith("relative:")
+        if name.startswith(f"{reference}:")
     }
     if set(fits) != {"frame", "tool"}:
         return Guess(value=None, confidence=0.0, evidence="no rotation of the same arm is recorded")
@@ -119,6 +123,21 @@ def lag_ticks(states: Sequence[FloatArray], actions: Sequence[FloatArray]) -> Gu
         evidence=f"the state is nearest to the action {fit.lag} ticks on ({fit.share:.1%} of the variance)",
         numbers={"share": fit.share, "contrast": contrast},
     )
+
+
+def gain_of(states: Sequence[FloatArray], actions: Sequence[FloatArray]) -> tuple[float, float]:
+    """Share of the variance of absolute actions [L, n] explained by gain times state plus a constant, and the gain."""
+    best = (0.0, 1.0)
+    for lag in range(0, 13, 2):
+        state, action = _pairs(states, actions, lag)
+        if len(state) < 3:
+            continue
+        state, action = state - state.mean(axis=0), action - action.mean(axis=0)
+        total, power = float((action**2).sum()), float((state**2).sum())
+        if total > STILL**2 and power > STILL**2:
+            gain = float((state * action).sum()) / power
+            best = max(best, (1 - float(((action - gain * state) ** 2).sum()) / total, gain))
+    return best
 
 
 def equal_share(states: Sequence[FloatArray], actions: Sequence[FloatArray]) -> FloatArray:

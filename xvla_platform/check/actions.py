@@ -1,0 +1,351 @@
+"""XV21x: is the action what it is declared to be? Seen in what the state does after it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from xvla_platform.check.common import Column, canonical, columns, in_episodes, severity_of, state_of
+from xvla_platform.check.findings import CheckContext, Finding, Rule
+from xvla_platform.data.reader import FloatArray
+from xvla_platform.measure.actions import (
+    axes,
+    equal_share,
+    fit_readings,
+    frame_turn,
+    gain_of,
+    lag_ticks,
+    reference,
+)
+from xvla_platform.measure.guess import SURE
+from xvla_platform.specs.fields import ActionFieldSpec
+
+RULES = (
+    Rule(
+        code="XV210",
+        slug="action-reference",
+        title="the action is relative where it is declared absolute, or the reverse",
+        why="A step of a centimetre read as a place sends the hand to the robot's base; a place read as a step sends "
+        "it out of reach.",
+        fix="Write `reference: absolute`, `relative` (to the state of the same frame) or `relative_to_first`; a "
+        "relative position or rotation also needs `axes: frame` or `axes: tool`.",
+    ),
+    Rule(
+        code="XV211",
+        slug="action-axes",
+        title="the relative action is in other axes",
+        why="A step forward of the hand is not a step forward of the base. In the wrong axes the robot moves in "
+        "directions that depend on how it holds its hand.",
+        fix="Write `axes: frame` (the base's) or `axes: tool` (the hand's).",
+    ),
+    Rule(
+        code="XV212",
+        slug="action-scale",
+        title="the action is scaled against the state",
+        why="Actions between -1 and 1 stand for steps of the controller's own size. Read as metres they move the arm "
+        "many times too far.",
+        fix="Write what a recorded 1 stands for: `unit: m` with `scale: 0.05`.",
+    ),
+    Rule(
+        code="XV213",
+        slug="action-equals-state",
+        title="the action is the state of the same frame",
+        why="The model learns to answer with what it was given, and the robot stands still.",
+        fix="Write `timing: reached` under `action`, so that later states serve as targets, or record the commands.",
+    ),
+    Rule(
+        code="XV214",
+        slug="action-timing",
+        title="the action is early or late against the state",
+        why="The command of a frame should come shortly before the motion it causes. A column shifted by some frames "
+        "teaches the robot to act late, and hand and gripper fall out of step.",
+        fix="Shift the column in the recorder; if the action column holds reached states, write `timing: reached`.",
+    ),
+    Rule(
+        code="XV215",
+        slug="action-unrelated",
+        title="the state does not follow the action",
+        why="If what was commanded does not explain what happened, the column is not this arm's action, or is in "
+        "another frame or order than the state.",
+        fix="Check `key`, the order of the fields, `arm`, `frame` and `reference`.",
+        severity="warning",
+    ),
+    Rule(
+        code="XV216",
+        slug="action-frame",
+        title="action and state are in differently turned frames",
+        why="A target given in another frame than the state lies somewhere else for the model, which works in one "
+        "frame.",
+        fix="Record both in one frame; axes that are swapped or negated in one of the columns are the usual reason.",
+    ),
+    Rule(
+        code="XV217",
+        slug="arms-swapped",
+        title="left action and right state belong together",
+        why="The model would move the left arm for what the right one sees.",
+        fix="Exchange `arm: left` and `arm: right` in one of the vectors.",
+    ),
+)
+LATE_S = 0.4  # controllers and people react faster
+CLEAR = 0.75
+STILL = 1e-9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """An action field with the state it drives, both canonical."""
+
+    action: Column
+    state: Column
+    told: list[FloatArray]
+    was: list[FloatArray]
+    turns: list[FloatArray] | None
+
+    @property
+    def field(self) -> ActionFieldSpec:
+        assert isinstance(self.action.field, ActionFieldSpec)
+        return self.action.field
+
+
+def against_state(context: CheckContext) -> Iterator[Finding]:
+    """Every action field against the state of its kind and arm, from the grossest fault to the finest."""
+    for pair in pairs(context):
+        equal = list(_equal(context, pair))
+        yield from equal
+        if any(not finding.episodes for finding in equal):
+            continue
+        guess = reference(pair.was, pair.told, pair.field.kind, pair.turns)
+        context.facts.setdefault("actions", {})[pair.action.place] = {
+            "declared": pair.field.reference,
+            "measured": guess.value,
+            "confidence": guess.confidence,
+            **guess.numbers,
+        }
+        severity = severity_of(guess.confidence)
+        if guess.value is None:
+            yield from _unexplained(context, pair)
+        elif guess.value != pair.field.reference and severity:
+            sense = guess.numbers.get("axes")
+            yield Finding(
+                code="XV210",
+                severity=severity,
+                field=pair.action.place,
+                measured=f"declared {pair.field.reference}, but {guess.evidence}",
+                numbers={"confidence": guess.confidence, **guess.numbers},
+                fix=f"reference: {guess.value}" + (f", axes: {sense}" if sense and guess.value != "absolute" else ""),
+            )
+        elif guess.value == pair.field.reference:
+            yield from _minority(context, pair)
+            if guess.value == "absolute":
+                yield from _turned(pair)
+                yield from _timing(context, pair)
+            else:
+                yield from _relative(context, pair, guess.numbers)
+
+
+def swapped_arms(context: CheckContext) -> Iterator[Finding]:
+    """Two-armed robots: does each arm's action go with the other arm's state?"""
+    found = {(pair.field.kind, pair.field.arm): pair for pair in pairs(context) if pair.field.reference == "absolute"}
+    for (kind, arm), left in found.items():
+        right = found.get((kind, "right"))
+        if arm != "left" or right is None or left.was[0].shape != right.was[0].shape:
+            continue
+        own = min(_share(left.was, left.told, kind), _share(right.was, right.told, kind))
+        crossed = min(_share(right.was, left.told, kind), _share(left.was, right.told, kind))
+        if crossed > 0.8 and own < 0.4:
+            yield Finding(
+                code="XV217",
+                severity="error",
+                field=left.action.place,
+                measured=f"the other arm's state explains {crossed:.0%} of them, its own {max(own, 0):.0%}",
+                numbers={"own": own, "crossed": crossed},
+                fix="exchange arm: left and arm: right in proprio or in action",
+            )
+
+
+def pairs(context: CheckContext) -> Iterator[Pair]:
+    """Action fields whose state is recorded and can be read, leaving out grippers and what never moves."""
+    if not context.recording.episodes:
+        return
+    for action in columns(context, "position", "rotation", "joint", vectors=("action",)):
+        state = state_of(context, action.field)
+        if state is None:
+            continue
+        told, was = canonical(action), canonical(state)
+        if told is None or was is None or not all(np.isfinite(part).all() for part in (*told, *was)):
+            continue
+        turns = None
+        if action.field.kind == "position":
+            for rotation in columns(context, "rotation", vectors=("proprio",)):
+                if rotation.field.arm == action.field.arm:
+                    turns = canonical(rotation)
+        yield Pair(action=action, state=state, told=told, was=was, turns=turns)
+
+
+def _equal(context: CheckContext, pair: Pair) -> Iterator[Finding]:
+    if pair.field.reference != "absolute" or context.spec.action.timing == "reached":
+        return
+    shares = equal_share(pair.was, pair.told)
+    places = np.flatnonzero(np.nan_to_num(shares) > 0.9)
+    if len(places):
+        everywhere = len(places) == np.isfinite(shares).sum()
+        indices, text = in_episodes(context, places)
+        yield Finding(
+            code="XV213",
+            severity="error",
+            field=pair.action.place,
+            measured=f"the action equals {pair.state.place} of the same frame in "
+            f"{np.nanmean(shares[places]):.0%} of the moving frames, in {text}",
+            numbers={"shares": shares},
+            fix="timing: reached" if everywhere else "remove the episodes named, or record their commands",
+            episodes=() if everywhere else indices,
+        )
+
+
+def _minority(context: CheckContext, pair: Pair) -> Iterator[Finding]:
+    """Episodes that for themselves say otherwise than the whole."""
+    odd, said = [], set()
+    for place, (was, told) in enumerate(zip(pair.was, pair.told, strict=True)):
+        guess = reference([was], [told], pair.field.kind, None if pair.turns is None else [pair.turns[place]])
+        if guess.value is None or guess.confidence < SURE or guess.value == pair.field.reference:
+            continue
+        # One episode is little evidence: the declared reading must fail altogether, and the other one be good.
+        shares = guess.numbers["shares"]
+        declared = max(share for name, share in shares.items() if name.partition(":")[0] == pair.field.reference)
+        if declared < 0.0 and max(shares.values()) > CLEAR:
+            odd.append(place)
+            said.add(guess.value)
+    if odd:
+        indices, text = in_episodes(context, odd)
+        yield Finding(
+            code="XV210",
+            severity="error" if len(odd) > 1 else "warning",
+            field=pair.action.place,
+            measured=f"declared {pair.field.reference}, but {' or '.join(sorted(said))} in {text}",
+            fix="convert or remove the episodes named",
+            episodes=indices,
+        )
+
+
+def _timing(context: CheckContext, pair: Pair) -> Iterator[Finding]:
+    whole = lag_ticks(pair.was, pair.told)
+    lag, hz = int(whole.value), context.recording.hz
+    context.facts["actions"][pair.action.place]["lag_s"] = lag / hz
+    reached = context.spec.action.timing == "reached"
+    early, late = (lag <= -2, lag >= 3) if reached else (lag <= 0, lag / hz > LATE_S)
+    severity = severity_of(whole.confidence, "error" if early else "warning")
+    if (early or late) and severity:
+        measured = f"the state is nearest to the action {abs(lag)} ticks ({abs(lag) / hz:.2f} s) "
+        measured += "earlier" if lag < 0 else "later" if lag > 0 else "from it, in the same frame"
+        yield Finding(
+            code="XV214",
+            severity=severity,
+            field=pair.action.place,
+            measured=f"{measured}; declared timing {context.spec.action.timing}",
+            numbers={"lag_ticks": lag, "lag_s": lag / hz, **whole.numbers},
+            fix="timing: command" if reached and late else None,
+        )
+        return
+    odd: dict[int, int] = {}
+    # Within one episode a hand may hardly turn, which leaves the lag of a rotation to chance.
+    if pair.field.kind == "rotation":
+        return
+    for place, (was, told) in enumerate(zip(pair.was, pair.told, strict=True)):
+        if len(was) < 20:
+            continue
+        one = lag_ticks([was], [told])
+        strange = abs(int(one.value) - lag) >= 4 or (not reached and lag > 1 and int(one.value) <= 0)
+        if one.confidence >= SURE and strange:
+            odd[place] = int(one.value)
+    if odd and len(odd) >= max(2, 0.03 * len(pair.was)):
+        indices, text = in_episodes(context, odd)
+        yield Finding(
+            code="XV214",
+            severity="warning",
+            field=pair.action.place,
+            measured=f"the state follows the action after {lag} ticks, but after "
+            f"{int(np.median(list(odd.values())))} in {text}",
+            numbers={"lag_ticks": lag, "odd": odd},
+            fix="shift or remove the episodes named",
+            episodes=indices,
+        )
+
+
+def _relative(context: CheckContext, pair: Pair, numbers: dict) -> Iterator[Finding]:
+    if pair.field.axes is not None:
+        sense = axes(pair.was, pair.told, pair.field.kind, pair.turns, pair.field.reference)
+        severity = severity_of(sense.confidence)
+        if sense.value not in (None, pair.field.axes) and severity:
+            yield Finding(
+                code="XV211",
+                severity=severity,
+                field=pair.action.place,
+                measured=f"declared axes {pair.field.axes}, but {sense.evidence}",
+                numbers=sense.numbers,
+                fix=f"axes: {sense.value}",
+            )
+    gain = float(numbers["gain"])
+    # A step commanded is reached within some ticks, so a right scale gives a gain of a half to about two.
+    if pair.field.reference == "relative" and not 0.2 < abs(gain) < 3.0:
+        yield from _scaled(pair, gain, "the change of the state it causes")
+
+
+def _unexplained(context: CheckContext, pair: Pair) -> Iterator[Finding]:
+    moves = max(float(np.ptp(part.reshape(len(part), -1), axis=0).max()) for part in pair.told)
+    if moves < 1e-6:
+        return
+    if pair.field.reference == "absolute" and pair.field.kind != "rotation":
+        share, gain = gain_of(pair.was, pair.told)
+        if share > 0.8 and not 0.8 < gain < 1.25:
+            yield from _scaled(pair, gain, "the state that follows")
+            return
+        turned = list(_turned(pair))
+        yield from turned
+        if turned:
+            return
+    shares = {name: fit.share for name, fit in fit_readings(pair.was, pair.told, pair.field.kind, pair.turns).items()}
+    best = max(shares, key=lambda name: shares[name])
+    if shares[best] < 0.4:
+        yield Finding(
+            code="XV215",
+            severity="warning",
+            field=pair.action.place,
+            measured=f"no reading relates the action to {pair.state.place}; the best, {best}, explains "
+            f"{max(shares[best], 0.0):.0%} of it",
+            numbers={"shares": shares},
+        )
+
+
+def _turned(pair: Pair) -> Iterator[Finding]:
+    """Absolute positions whose axes are swapped, negated or turned against the state's."""
+    if pair.field.kind != "position" or pair.field.reference != "absolute":
+        return
+    turn, turned, straight = max((frame_turn(pair.was, pair.told, lag) for lag in range(7)), key=lambda fit: fit[1])
+    if turned > 0.85 and straight < turned - 0.15:
+        yield Finding(
+            code="XV216",
+            severity="error" if straight < 0.5 else "warning",
+            field=pair.action.place,
+            measured=f"turned by {np.round(turn, 2).tolist()} the state explains {turned:.0%} of the actions, unturned "
+            f"{max(straight, 0.0):.0%}",
+            numbers={"turn": turn, "turned": turned, "straight": straight},
+        )
+
+
+def _scaled(pair: Pair, gain: float, against: str) -> Iterator[Finding]:
+    scale = pair.field.scale / gain
+    yield Finding(
+        code="XV212",
+        severity="error" if not 0.1 < abs(gain) < 8.0 else "warning",
+        field=pair.action.place,
+        measured=f"the action is {gain:.3g} times {against}",
+        numbers={"gain": gain},
+        fix=f"scale: {scale:.3g} (so that 1 stands for what the robot does), or another unit",
+    )
+
+
+def _share(states: list[FloatArray], actions: list[FloatArray], kind: str) -> float:
+    return fit_readings(states, actions, kind)["absolute"].share
+
+
+CHECKS = (against_state, swapped_arms)

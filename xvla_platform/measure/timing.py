@@ -1,0 +1,105 @@
+"""When frames were taken: the rate, how even it is, frames that are missing and frames that were taken twice."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from xvla_platform.data.reader import FloatArray
+from xvla_platform.measure.guess import Guess
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clock:
+    """One episode's time stamps against an even clock.
+
+    Attributes:
+        period_s: Median step.
+        jitter: 95th percentile of the steps' deviation from the median, as a share of it.
+        gaps: Frames after which at least one frame is missing.
+        repeats: Frames whose time stamp does not advance.
+    """
+
+    period_s: float
+    jitter: float
+    gaps: tuple[int, ...]
+    repeats: tuple[int, ...]
+
+
+def rate(timestamps: Sequence[FloatArray]) -> Guess:
+    """Frames per second by the time stamps [L] of episodes."""
+    steps = np.concatenate([np.diff(times) for times in timestamps if len(times) > 1] or [np.zeros(0)])
+    steps = steps[np.isfinite(steps) & (steps > 0)]
+    if len(steps) < 2:
+        return Guess(value=None, confidence=0.0, evidence="too few time stamps")
+    period = float(np.median(steps))
+    spread = float(np.percentile(np.abs(steps - period), 95) / period)
+    hz = 1 / period
+    hz = float(round(hz)) if abs(hz - round(hz)) < 0.01 * hz and round(hz) > 0 else round(hz, 3)
+    return Guess(
+        value=hz,
+        confidence=float(np.clip(0.99 - spread, 0.3, 0.99)),
+        evidence=f"the median step between frames is {period * 1000:.1f} ms, 95 % within {spread:.1%} of it",
+        numbers={"period_s": period, "jitter": spread},
+    )
+
+
+def clock(times: FloatArray, period_s: float | None = None) -> Clock:
+    """How even one episode's time stamps [L] are; `period_s` is the expected step, else the median."""
+    steps = np.diff(times)
+    if not len(steps):
+        return Clock(period_s=0.0, jitter=0.0, gaps=(), repeats=())
+    forward = steps[steps > 0]
+    median = float(np.median(forward)) if len(forward) else 0.0
+    period = period_s or median
+    if period <= 0:
+        return Clock(period_s=0.0, jitter=0.0, gaps=(), repeats=tuple(range(len(steps))))
+    gaps = np.flatnonzero(steps > 1.6 * period)
+    repeats = np.flatnonzero(steps <= 0.05 * period)
+    even = steps[(steps <= 1.6 * period) & (steps > 0.05 * period)]
+    jitter = float(np.percentile(np.abs(even - median), 95) / period) if len(even) else 0.0
+    return Clock(
+        period_s=median,
+        jitter=jitter,
+        gaps=tuple(int(index) for index in gaps),
+        repeats=tuple(int(index) + 1 for index in repeats),
+    )
+
+
+def repeated_rows(states: FloatArray) -> tuple[int, int]:
+    """(frames whose state [L, P] equals the one before amid motion, frames in motion) of one episode.
+
+    Amid motion means that the state changes again within three frames on either side.
+    """
+    if len(states) < 8:
+        return 0, 0
+    moved = np.abs(np.diff(states, axis=0)).max(axis=1) > 0
+    index = np.arange(len(moved))
+    total = np.concatenate([[0], np.cumsum(moved)])
+    before = total[index] - total[np.maximum(0, index - 3)] > 0
+    after = total[np.minimum(len(moved), index + 4)] - total[index + 1] > 0
+    amid = before & after
+    return int((~moved & amid).sum()), int((moved | amid).sum())
+
+
+def leaps(positions: FloatArray, rotations: FloatArray | None = None, *, factor: float = 1.75) -> list[int]:
+    """Frames before which at least one frame is missing, by the motion [L, n]: a step as long as two or more.
+
+    A dropped frame makes one step as long as the two neighbouring ones together, in the same direction, with steps
+    of like size on both sides, twice over. Returned are the frames after the leap.
+    """
+    if len(positions) < 6:
+        return []
+    steps = np.diff(positions, axis=0)
+    sizes = np.linalg.norm(steps, axis=1)
+    floor = 0.15 * float(np.percentile(sizes, 90))
+    found = []
+    for i in range(2, len(sizes) - 2):
+        around = sizes[[i - 2, i - 1, i + 1, i + 2]]
+        usual = float(around.mean())
+        if usual < floor or usual <= 0 or around.min() < 0.6 * usual or sizes[i] < factor * around.max():
+            continue
+        cosines = [float(steps[i] @ steps[j]) / (sizes[i] * sizes[j]) for j in (i - 1, i + 1)]
+        if min(cosines) > 0.9:
+            found.append(i + 1)
+    return found
