@@ -11,7 +11,8 @@ from xvla_platform.measure.cameras import Seen
 from xvla_platform.measure.cameras_flow import LAGS
 
 MIN_EPISODES = 6
-CLEAR = 0.08  # share of an episode's change by which the other reading must explain more
+MIRROR_GAIN = 0.22  # share of an episode's change by which the mirrored reading must explain more
+SHIFT_GAIN = 0.1  # the same for another lag
 ROUNDS = 6
 
 
@@ -37,12 +38,12 @@ def mirrored_episodes(seen: Seen) -> tuple[dict[int, float], int]:
         turned = again
     common = int(np.bincount(turned, minlength=3).argmax())
     gain = shares.max(0) - shares[common]
-    other = (turned != common) & (gain > CLEAR)
+    other = (turned != common) & (gain > MIRROR_GAIN)
     return {system.episodes[row]: float(gain[row]) for row in np.flatnonzero(other)}, len(turned)
 
 
 def shifted_episodes(seen: Seen) -> tuple[dict[int, int], int]:
-    """Episodes whose images are two frames or more off the lag of most others, each with the difference."""
+    """Episodes whose images are two frames or more late (below 0: early), unlike most others', with the frames."""
     system = seen.any
     if not seen.known or system is None or len(system.episodes) < MIN_EPISODES:
         return {}, 0
@@ -56,24 +57,17 @@ def shifted_episodes(seen: Seen) -> tuple[dict[int, int], int]:
     best = curves.argmax(0)
     gain = curves.max(0) - curves[LAGS.index(usual)]
     off = np.array(LAGS)[best] - usual
-    found = (np.abs(off) >= 2) & (gain > CLEAR) & (gain > 0.3 * curves.max(0))
-    return {system.episodes[row]: int(off[row]) for row in np.flatnonzero(found)}, len(best)
-
-
-def unrelated_episodes(seen: Seen) -> tuple[dict[int, float], int]:
-    """Episodes whose images do not follow their own numbers at any lag or mirror, though most episodes' do."""
-    system = seen.any
-    if not seen.known or system is None or len(system.episodes) < MIN_EPISODES:
-        return {}, 0
-    lag = max(system.lags, key=lambda one: system.pooled(system.solve(lag=one), lag=one))
-    coefficients = system.solve(lag=lag)
-    signs = [_signs(kind, system.size) for kind in ("none", "horizontal", "vertical")]
-    shares = [system.explained(coefficients, one) for one in LAGS]
-    shares += [system.explained((coefficients.reshape(-1) * sign).reshape(4, -1), lag) for sign in signs]
-    best = np.max(shares, axis=0)
-    usual = float(np.median(best))
-    found = best < min(0.02, 0.1 * usual)
-    return {system.episodes[row]: float(best[row]) for row in np.flatnonzero(found)}, len(best)
+    inside = (best > 0) & (best < len(LAGS) - 1)  # a maximum at the end of the range is no maximum
+    mirrored, _ = mirrored_episodes(seen)
+    plain = np.array([episode not in mirrored for episode in system.episodes])
+    fits = curves.max(0) > 0.4 * float(np.median(curves.max(0)))
+    found = (np.abs(off) >= 2) & inside & plain & fits & (gain > SHIFT_GAIN) & (gain > 0.35 * curves.max(0))
+    if not found.any():
+        return {}, len(best)
+    common = int(np.median(off[found]))  # late by the same in all of them, or by chance
+    found &= np.abs(off - common) <= 1
+    found &= np.abs(usual + off) >= 2  # the others are the late ones, and the camera as a whole is named
+    return {system.episodes[row]: int(usual + off[row]) for row in np.flatnonzero(found)}, len(best)
 
 
 def _near(best: FloatArray, usual: int) -> FloatArray:
