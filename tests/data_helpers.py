@@ -43,10 +43,17 @@ def make_spec(
     horizon_s: float = 1.0,
     tail: str = "hold",
     cameras: tuple[str, ...] = (FRONT, WRIST),
+    timing: str = "command",
+    dataset: dict[str, Any] | None = None,
+    front: dict[str, Any] | None = None,
 ) -> EmbodimentSpec:
-    """A robot with the given fields; an action field that says nothing is absolute."""
+    """A robot with the given fields; an action field that says nothing is absolute.
+
+    `dataset` and `front` are added to the dataset and to the front camera.
+    """
     proprio = proprio or [position(), rotation(), gripper()]
-    action = [{"reference": "absolute", **field} for field in action or [position(), rotation(), gripper()]]
+    action = action or [position(), rotation(), gripper()]
+    action = [field if field["kind"] == "ignored" else {"reference": "absolute", **field} for field in action]
     return EmbodimentSpec.model_validate(
         {
             "name": "tester",
@@ -60,12 +67,13 @@ def make_spec(
                     "mount": "fixed",
                     "resolution": [SIDE, SIDE],
                     "key": key,
+                    **((front or {}) if key == FRONT else {}),
                 }
                 for key in cameras
             ],
             "proprio": {"key": "observation.state", "fields": proprio},
-            "action": {"key": "action", "fields": action},
-            "dataset": {"path": "demonstrations", "tail": tail},
+            "action": {"key": "action", "fields": action, "timing": timing},
+            "dataset": {"path": "demonstrations", "tail": tail, **(dataset or {})},
         }
     )
 

@@ -5,8 +5,9 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from xvla_platform.data.canonical import Trajectory
-from xvla_platform.data.resampling import anchor_times, sample_chunks, usable_frames
+from xvla_platform.data.resampling import anchor_times, idle_frames, sample_chunks, usable_frames
 from xvla_platform.data.rotations import geodesic_deg, slerp
+from xvla_platform.specs.embodiment import IdleSpec
 
 KINDS = {"position": "position", "rotation": "rotation", "gripper": "gripper"}
 
@@ -105,3 +106,48 @@ def test_every_frame_is_usable_because_its_command_lies_ahead() -> None:
     for tail in ("hold", "shrink"):
         assert usable_frames(7, tail).tolist() == list(range(7))  # type: ignore[arg-type]
         assert len(usable_frames(0, tail)) == 0  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("tail", ["hold", "shrink"])
+def test_recorded_poses_are_one_tick_earlier_than_commands(tail: str) -> None:
+    """The same motion, once as commands and once as the poses reached: frame for frame the same chunk."""
+    commands = motion(30, 10)
+    time = np.arange(31) / 10
+    poses = {"position": np.stack([0.2 * time, -0.2 * time, np.zeros(31)], axis=1)}
+    reached = Trajectory(values=poses, kinds={"position": "position"})
+    frames = np.arange(1, 29)
+    told = sample_chunks(commands, frames, 10.0, 0.5, 10, tail)  # type: ignore[arg-type]
+    found = sample_chunks(reached, frames, 10.0, 0.5, 10, tail, "reached")  # type: ignore[arg-type]
+    assert found.values["position"] == pytest.approx(told.values["position"])
+
+
+def test_the_last_pose_reached_has_nothing_ahead() -> None:
+    assert usable_frames(7, "shrink", "reached").tolist() == list(range(6))
+    assert usable_frames(7, "hold", "reached").tolist() == list(range(7))
+    assert anchor_times(np.array([3]), 7, 10.0, 1.0, 4, "shrink", "reached")[0, -1] == pytest.approx(0.6)
+
+
+def test_the_margin_is_never_a_start() -> None:
+    assert usable_frames(10, "hold", margin=4).tolist() == list(range(6))
+    assert usable_frames(10, "shrink", "reached", 4).tolist() == list(range(6))
+    assert usable_frames(3, "hold", margin=4).tolist() == []
+
+
+@pytest.mark.parametrize(("kind", "step"), [("position", 2e-5), ("joint", 2e-5), ("gripper", 2e-3), ("rotation", 2e-3)])
+@pytest.mark.parametrize("factor", [0.4, 1.0])
+def test_a_frame_is_idle_while_nothing_moves_by_more_than_the_limits(kind: str, step: float, factor: float) -> None:
+    """Ten points that move in steps 3 to 5 only; limits of half a step tell them, larger ones do not."""
+    amount = np.cumsum([0, 0, 0, 1, 1, 1, 0, 0, 0, 0]) * step * factor
+    still, moving = np.zeros((10, 3)), amount[:, None] * [1.0, 0.0, 0.0]
+    values = {"still": still, "part": moving}
+    if kind == "rotation":
+        values["part"] = Rotation.from_rotvec(np.radians(moving)).as_matrix()
+    trajectory = Trajectory(values=values, kinds={"still": "joint", "part": kind})
+    idle = [True, True, False, False, False, True, True, True, True] if factor == 1.0 else [True] * 9
+    # A pose of frame i is due at i / hz, a command one tick later; the tick before the first point is not known.
+    assert idle_frames(trajectory, IdleSpec(), "reached").tolist() == [*idle, False]
+    assert idle_frames(trajectory, IdleSpec(), "command").tolist() == [False, *idle]
+
+
+def test_an_episode_of_one_frame_is_not_idle() -> None:
+    assert idle_frames(motion(1, 10), IdleSpec(), "command").tolist() == [False]

@@ -121,3 +121,29 @@ def test_the_split_depends_on_the_seed_and_needs_three() -> None:
     assert split_episodes(50, 0.2, 0) != split_episodes(50, 0.2, 1)
     with pytest.raises(XvlaError, match=r"too few episodes.*found 2"):
         split_episodes(2, 0.2, 0)
+
+
+def test_poses_reached_are_their_own_moment(reader: DatasetReader) -> None:
+    samples = samples_of(reader, timing="reached")
+    chunk = samples.binding.decode(samples.chunks([2])[0])
+    assert chunk["position"][:9] == pytest.approx(columns(12, 0)["action"][3:, :3], abs=1e-5)
+
+
+def test_the_margin_and_idle_frames_are_left_out(tmp_path: Path) -> None:
+    def rest(episode: int, vectors: dict[str, np.ndarray]) -> None:
+        vectors["action"][4:8] = vectors["action"][4]
+
+    reader = read_dataset(tmp_path / "set", (12, 9), edit=rest)
+    idle = {"skip_idle": {}}
+    assert samples_of(reader, (0, 1)).frame_of.tolist() == [*range(12), *range(9)]
+    # Commands 4 to 7 are one pose: at frames 5, 6 and 7 it is due now and a tick later.
+    assert samples_of(reader, (0,), dataset=idle).frame_of.tolist() == [0, 1, 2, 3, 4, 8, 9, 10, 11]
+    assert samples_of(reader, (0,), dataset={**idle, "tail_margin": 3}).frame_of.tolist() == [0, 1, 2, 3, 4, 8]
+    with pytest.raises(XvlaError, match=r"no usable frame.*tail_margin is 12 frames"):
+        samples_of(reader, (0, 1), dataset={"tail_margin": 12})
+
+
+def test_the_digest_of_the_footage_follows_what_changes_it(reader: DatasetReader) -> None:
+    variants = ({}, {"dataset": {"tail_margin": 1}}, {"front": {"flip": "both"}}, {"front": {"channels": "bgr"}})
+    assert len({samples_of(reader, **more).footage() for more in variants}) == 4  # type: ignore[arg-type]
+    assert samples_of(reader).footage() == samples_of(reader, horizon_s=0.5).footage()

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from data_helpers import columns, gripper, make_spec, position, read_dataset, rotation
+from data_helpers import columns, gripper, joints, make_spec, position, read_dataset, rotation
 
 from xvla_platform.data.binding import Binding
 from xvla_platform.data.reader import DatasetInfo, Episode
@@ -122,6 +122,65 @@ def test_sizes_that_do_not_add_up_and_no_episode_are_refused() -> None:
         statistics_of(action=[position(), rotation()])
     with pytest.raises(XvlaError, match="no episode"):
         compute_statistics(Memory(), make_spec(), [])  # type: ignore[arg-type]
+
+
+def test_a_joint_that_hardly_moves_stays_a_number() -> None:
+    """A joint whose 1 % and 99 % lie 0.0005 rad apart: elsewhere, its value is -3200 by plain division."""
+
+    def edit(episode: int, found: dict[str, np.ndarray]) -> None:
+        for column in found.values():
+            column[:, 5] = 1.57 + 2.5e-4 * np.sin(np.arange(len(column)))
+
+    fields = [joints(7, normalization="quantile")]
+    spec = make_spec(fields, fields)
+    statistics = json.loads(json.dumps(compute_statistics(Memory(edit), spec)))  # type: ignore[arg-type]
+    entry = statistics["canonical"]["proprio"]["joints"]
+    elsewhere = np.full((1, 7), 0.5)
+    elsewhere[0, 5] = 0.77
+    assert 2 * (0.77 - entry["q01"][5]) / (entry["q99"][5] - entry["q01"][5]) - 1 < -3190
+
+    def told() -> float:
+        binding = Binding(spec, action_space("auto", real_dim=7), "rot6d_columns", statistics)
+        chunk = binding.encode(binding.targets(elsewhere, elsewhere))
+        assert binding.to_columns(chunk, elsewhere[0]) == pytest.approx(elsewhere, abs=1e-5)
+        return float(binding.proprio(elsewhere)[0, 5])
+
+    assert told() == pytest.approx((0.77 - 1.57) / 0.02, abs=0.1)  # never recorded: a step of 0.02 rad counts 1
+    entry["min"][5] = 0.77
+    assert told() == pytest.approx(-10, abs=0.01)  # recorded once: it lies at the far end
+
+
+def test_the_guard_leaves_numbers_that_move_alone() -> None:
+    """Scaling to the declared quantiles, exactly, where they span a useful part of the field's unit."""
+    spec = make_spec(action=[position(normalization="quantile"), rotation(), gripper()])
+    statistics = compute_statistics(Memory(), spec)  # type: ignore[arg-type]
+    entry = statistics["canonical"]["action"]["position"]
+    binding = Binding(spec, action_space("ee6d"), "rot6d_columns", statistics)
+    raw = np.zeros((2, 7))
+    raw[0, :3], raw[1, :3] = entry["q01"], entry["q99"]
+    assert binding.encode(binding.targets(raw, raw))[:, :3] == pytest.approx(np.array([[-1] * 3, [1] * 3]), abs=1e-5)
+    assert entry["floor"] == 0.005
+
+
+def test_statistics_without_their_floor_are_refused() -> None:
+    spec = make_spec(action=[position(normalization="quantile"), rotation(), gripper()])
+    statistics = compute_statistics(Memory(), spec)  # type: ignore[arg-type]
+    del statistics["canonical"]["action"]["position"]["floor"]
+    with pytest.raises(XvlaError, match="needs the dataset's statistics"):
+        Binding(spec, action_space("ee6d"), "rot6d_columns", statistics)
+
+
+def test_ignored_numbers_have_no_statistics() -> None:
+    def edit(episode: int, found: dict[str, np.ndarray]) -> None:
+        for column in found.values():
+            column[:, 6] = np.nan
+
+    unused = {"name": "pad", "kind": "ignored", "size": 1}
+    found = statistics_of(
+        edit, proprio=[position(), rotation(), unused], action=[position(), rotation(), {**unused, "value": 0}]
+    )
+    assert set(found["action"]) == set(found["proprio"]) == {"position", "rotation"}
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
 def test_a_subset_of_a_real_dataset(tmp_path: Path) -> None:

@@ -15,13 +15,11 @@ from xvla_platform.adapt.features import encode_source
 from xvla_platform.adapt.sources import Progress, Source, build_source, decode_frames, frames_shape
 from xvla_platform.data.binding import Binding
 from xvla_platform.data.reader import DatasetReader
-from xvla_platform.data.samples import Samples, split_episodes
+from xvla_platform.data.samples import SPLIT_SEED, Samples, split_episodes
 from xvla_platform.modelling.config import XVLAConfig
 from xvla_platform.modelling.processor import Processor
 from xvla_platform.modelling.xvla import XVLA
 from xvla_platform.specs.records import EmbodimentRecord
-
-SPLIT_SEED = 0  # the split belongs to the dataset, not to the run: versions stay comparable
 
 ProgressFactory = Callable[[str, int], Progress]
 
