@@ -67,6 +67,7 @@ RULES = (
 HORIZON_FACTOR = 2.5
 FRAMES_PER_STEP = 0.35
 OUTSIDE_M = 0.3
+REACH_M = 5.0
 
 
 def fit(context: CheckContext) -> Iterator[Finding]:
@@ -171,15 +172,24 @@ def _workspace(context: CheckContext, table: DomainTable) -> Iterator[Finding]:
         low, high = (np.percentile(np.concatenate(values), q, axis=0) for q in (1, 99))
         bottom, top = np.min([one.q01 for one in ranges], axis=0), np.max([one.q99 for one in ranges], axis=0)
         beyond = np.maximum(np.maximum(high - top, bottom - low), 0.0)
-        for dim in np.flatnonzero(beyond > OUTSIDE_M):
-            yield Finding(
-                code="XV506",
-                severity="warning",
-                field=f"{column.place}[{dim}]",
-                measured=f"{'xyz'[dim]} from {low[dim]:.2f} to {high[dim]:.2f} m, the base's rows from "
-                f"{bottom[dim]:.2f} to {top[dim]:.2f} m",
-                numbers={"low": low, "high": high, "bottom": bottom, "top": top},
-            )
+        # What no arm reaches is in another unit, which other checks say.
+        if beyond.max() <= OUTSIDE_M or np.abs([low, high]).max() > REACH_M:
+            continue
+        dims = np.flatnonzero(beyond > OUTSIDE_M)
+        told = "; ".join(
+            f"{'xyz'[dim]} from {low[dim]:.2f} to {high[dim]:.2f} m, there {bottom[dim]:.2f} to {top[dim]:.2f}"
+            for dim in dims
+        )
+        shift = np.where(beyond > OUTSIDE_M, (bottom + top - low - high) / 2, 0.0)
+        yield Finding(
+            code="XV506",
+            severity="warning",
+            field=column.place,
+            measured=f"the hand works outside the range of all {len(ranges)} rows of which it is known: {told}",
+            numbers={"low": low, "high": high, "bottom": bottom, "top": top},
+            fix=f"frame_changes: [{{arm: {column.field.arm}, base: {{position_m: "
+            f"{[round(float(value), 2) for value in shift]}}}}}] would bring it to their middle",
+        )
 
 
 CHECKS = (fit, domains)

@@ -78,7 +78,7 @@ def names_of(context: CheckContext, column: Column) -> tuple[str, ...] | None:
         names = number_names(feature.names, sum(field.size for field in fields)) if feature else None
         if names is None:
             return None
-        start = sum(field.size for field in fields[: fields.index(column.field)])  # type: ignore[arg-type]
+        start = sum(field.size for field in fields[: fields.index(column.field)])
         return names[start : start + column.field.size]
     return None
 

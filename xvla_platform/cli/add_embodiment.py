@@ -13,6 +13,13 @@ from xvla_platform.cli.output import common_options, done, say, table
 @click.option("--revision", help="Commit, tag or branch of a base on the Hub.")
 @click.option("--domain-id", type=int, help="The slot to take; else the lowest free one.")
 @click.option("--force", is_flag=True, help="Take over the name of a robot registered from another plugin.")
+@click.option(
+    "--accept",
+    "accepted",
+    multiple=True,
+    metavar="CODE",
+    help="Register in spite of an error-level finding of the checks, by its code; may be repeated.",
+)
 @common_options
 def add_embodiment(
     plugin: str,
@@ -20,13 +27,17 @@ def add_embodiment(
     revision: str | None,
     domain_id: int | None,
     force: bool,
+    accepted: tuple[str, ...],
     workspace: Path | None,
 ) -> None:
     """Register the robot that PLUGIN (a folder with plugin.yaml, or an installed robot's name) declares.
 
-    Checks the declaration, then the dataset against it (keys, sizes, rate, values, video), computes statistics,
-    takes a free prompt slot and writes embodiments/<name>/. Running it again updates the robot in place.
+    Checks the declaration, then the dataset against it (keys, sizes, rate, values, video, and what `xvla check`
+    measures in a sample of the episodes), computes statistics, takes a free prompt slot and writes embodiments/<name>/.
+    Running it again updates the robot in place.
     """
+    from xvla_platform.cli.check import show_findings
+    from xvla_platform.cli.progress import Bars
     from xvla_platform.platform.bases import resolve_base
     from xvla_platform.platform.embodiments import add_embodiment as add
     from xvla_platform.platform.plugins import load_plugin
@@ -38,7 +49,17 @@ def add_embodiment(
     source = "--base" if base_name else "xvla.yaml"
     say(f"robot     {loaded.spec.name}: {loaded.spec.description}")
     say(f"base      {base.id} (from {source}), {base.num_domains} domains, action space {base.action_mode}")
-    record = add(place, loaded, base=base, domain_id=domain_id, force=force)
+    with Bars() as bars:
+        record = add(
+            place,
+            loaded,
+            base=base,
+            domain_id=domain_id,
+            force=force,
+            accept=accepted,
+            progress=bars.task,
+            checked=show_findings,
+        )
     data = record.data
     say(f"data      {data.episodes} episodes, {data.frames} frames at {data.fps:g} Hz, {data.format}")
     say(f"slot      domain id {record.slot.domain_id} of {record.slot.num_domains}")
@@ -56,5 +77,6 @@ def add_embodiment(
             "base": record.base.model_dump(mode="json"),
             "slot": record.slot.model_dump(mode="json"),
             "data": data.model_dump(mode="json"),
+            "accepted": [finding.model_dump(mode="json") for finding in record.accepted],
         },
     )

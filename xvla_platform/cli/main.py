@@ -18,6 +18,7 @@ from xvla_platform.errors import XvlaError
 COMMANDS = {
     "init": LazyCommand("xvla_platform.cli.init:init", "Make a folder a workspace, with the worked example."),
     "new-plugin": LazyCommand("xvla_platform.cli.new_plugin:new_plugin", "Write a robot's plugin from its dataset."),
+    "check": LazyCommand("xvla_platform.cli.check:check", "Test a robot's declaration against its data."),
     "add-embodiment": LazyCommand(
         "xvla_platform.cli.add_embodiment:add_embodiment",
         "Check a robot's plugin against its data and give it a prompt slot.",

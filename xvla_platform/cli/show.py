@@ -54,6 +54,8 @@ def _show_record(record: "EmbodimentRecord") -> None:
     say(f"time      {spec.control_hz:g} Hz, chunk of {spec.horizon_s:g} s")
     say(f"data      {data.episodes} episodes, {data.frames} frames at {data.fps:g} Hz ({data.repo or data.path})")
     say(f"plugin    {record.plugin}")
+    for finding in record.accepted:
+        say(f"accepted  {finding.code} {finding.field or 'dataset'}: {finding.measured}")
     say()
     table(
         ("camera", "role", "mount", "height", "width", "key"),

@@ -1,15 +1,16 @@
 """Registering a robot: its declaration checked against its data and the base, statistics, a prompt slot.
 
 In: a workspace, a loaded plugin and a base. Out: `embodiments/<name>/` with `embodiment.yaml` (the record),
-`stats.json`, `cameras.png` and, where declared, the robot's kinematics, all or nothing. This module orchestrates the
-data layer, so it stands above it.
+`stats.json`, `cameras.png`, what the checks found and, where declared, the robot's kinematics, all or nothing. This
+module orchestrates the data layer and the checks, so it stands above them.
 """
 
 import io
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xvla_platform.errors import XvlaError
+from xvla_platform.errors import RefusedError, XvlaError
 from xvla_platform.platform.base_config import config_space, proprio_width
 from xvla_platform.platform.bases import ResolvedBase
 from xvla_platform.platform.files import atomic_folder, write_bytes, write_json, write_text
@@ -29,12 +30,14 @@ from xvla_platform.specs.embodiment import EmbodimentSpec
 from xvla_platform.specs.records import BaseRef, DataRef, EmbodimentRecord
 
 if TYPE_CHECKING:
+    from xvla_platform.check.findings import CheckReport
     from xvla_platform.data.reader import DatasetReader
 
 __all__ = ["add_embodiment", "base_space", "find_embodiment", "load_embodiment", "open_data", "registered"]
 
 STATS_NAME = "stats.json"
 SHEET_NAME = "cameras.png"
+CHECKED_EPISODES = 24  # registration is quick; `xvla check` looks at more
 
 
 def add_embodiment(
@@ -44,13 +47,22 @@ def add_embodiment(
     base: ResolvedBase,
     domain_id: int | None = None,
     force: bool = False,
+    accept: Iterable[str] | None = None,
+    progress: Callable[[str, int], Callable[[int], None]] | None = None,
+    checked: "Callable[[CheckReport], None] | None" = None,
 ) -> EmbodimentRecord:
     """Check and register the robot; one that is registered from the same plugin is updated in place.
 
     Args:
         domain_id: The slot wished for; else the robot's present one, else the lowest free one.
         force: Take over a name that another plugin registered.
+        accept: Codes of error-level findings to register the robot in spite of; without it, those that were accepted
+            when it was registered before.
+        progress: Makes a counter of a named job of so many units.
+        checked: Told what the checks found, before a refusal.
     """
+    from xvla_platform.check.context import make_context, write_check
+    from xvla_platform.check.runner import check_groups, run_checks
     from xvla_platform.data.binding import Binding
     from xvla_platform.data.conventions import Conventions
     from xvla_platform.data.joint_poses import carried
@@ -69,6 +81,21 @@ def add_embodiment(
     train = training_episodes(len(reader.episodes), spec.dataset.held_out)
     statistics = compute_statistics(reader, spec, train, conventions=conventions)
     Binding(spec, space, base.rotation_layout, statistics, folder=plugin.folder)
+    context = make_context(
+        spec,
+        reader,
+        plugin_folder=plugin.folder,
+        base=base,
+        space=space,
+        episodes=CHECKED_EPISODES,
+        verified=True,
+        quick=True,
+    )
+    groups = check_groups(build_manager(plugin.folder))
+    report = run_checks(context, progress("checks", len(groups)) if progress else None, groups=groups)
+    if checked is not None:
+        checked(report)
+    accepted = _accepted(report, _earlier(workspace, spec.name) if accept is None else tuple(accept), source)
     sheet = _contact_sheet(reader, spec)
     kept, files = carried(spec, plugin.folder)
     with workspace.lock("embodiments"):
@@ -82,12 +109,14 @@ def add_embodiment(
                 "action_space": space.name,
                 "rotation_layout": base.rotation_layout,
                 "data": _data_ref(reader, spec),
+                "accepted": accepted,
             }
         )
         with atomic_folder(workspace.embodiments / spec.name, replace=True) as building:
             write_text(building / RECORD_NAME, record_text(record))
             write_json(building / STATS_NAME, statistics)
             write_bytes(building / SHEET_NAME, sheet)
+            write_check(report, context, building)
             for name, text in files.items():
                 write_text(building / name, text)
     return record
@@ -120,6 +149,35 @@ def open_data(spec: EmbodimentSpec, folder: Path) -> "DatasetReader":
     readers = contributions(build_manager(folder if folder.is_dir() else None), "register_dataset_readers")
     reader = open_dataset(readers.values(), spec.dataset.format, locate_dataset(spec.dataset, folder))
     return with_instruction(reader, spec.dataset.instruction)
+
+
+def _earlier(workspace: Workspace, name: str) -> tuple[str, ...]:
+    """The codes accepted when the robot was registered before."""
+    if name not in {record.spec.name for record in registered(workspace)}:
+        return ()
+    return tuple(finding.code for finding in find_embodiment(workspace, name).accepted)
+
+
+def _accepted(report: "CheckReport", codes: tuple[str, ...], source: str) -> list[dict[str, str | None]]:
+    """The error-level findings, each of which must be accepted by its code; else the registration is refused."""
+    errors = report.of("error")
+    unknown = sorted(set(codes) - set(report.rules))
+    if unknown:
+        raise XvlaError("unknown code of a finding", field="--accept", found=unknown[0], allowed=sorted(report.rules))
+    refused = [finding for finding in errors if finding.code not in codes]
+    if refused:
+        first = refused[0]
+        more = (
+            f" ({len(refused) - 1} more: {', '.join(finding.code for finding in refused[1:])})" if refused[1:] else ""
+        )
+        raise RefusedError(
+            f"{first.code} {report.rules[first.code].slug}: {first.measured}{more}",
+            file=source,
+            field=first.field,
+            hint=f"`xvla check {source}` shows every finding and how to mend it; --accept {first.code} registers the "
+            "robot all the same",
+        )
+    return [{"code": finding.code, "field": finding.field, "measured": finding.measured} for finding in errors]
 
 
 def _check_owner(workspace: Workspace, name: str, source: str, force: bool) -> None:

@@ -37,6 +37,14 @@ class DataRef(StrictModel):
     fps: float
 
 
+class AcceptedFinding(StrictModel):
+    """An error-level finding of the checks that the user registered the robot in spite of."""
+
+    code: str
+    field: str | None = None
+    measured: str
+
+
 class EmbodimentRecord(StrictModel):
     """A declaration, checked against its data and given a slot: `embodiments/<name>/embodiment.yaml`.
 
@@ -45,6 +53,7 @@ class EmbodimentRecord(StrictModel):
         plugin_sha256: Hash of the plugin's YAML, so that a later edit is noticed.
         action_space: The base's action space that the fields are mapped to.
         rotation_layout: Layout of 6D rotations in the model vector.
+        accepted: What the checks found to be wrong, and the user accepted by its code.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -56,6 +65,7 @@ class EmbodimentRecord(StrictModel):
     action_space: str
     rotation_layout: RotationFormat
     data: DataRef
+    accepted: tuple[AcceptedFinding, ...] = ()
 
 
 class Manifest(StrictModel):
