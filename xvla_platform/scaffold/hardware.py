@@ -12,12 +12,15 @@ import re
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from xvla_platform.data.reader import FeatureInfo
 from xvla_platform.errors import XvlaError
+from xvla_platform.measure.guess import Guess
+from xvla_platform.scaffold.names import Segment
 
 PREFIX = "lerobot_robot_"
 SECONDS = 60
@@ -79,6 +82,25 @@ def hardware_features(text: str) -> Hardware:
     )
 
 
+def with_units(
+    segments: Sequence[Segment], names: Sequence[str], units: Mapping[str, tuple[str, str]]
+) -> list[Segment]:
+    """The segments with what the package's motors say of them: their unit, and that commands are goal positions."""
+    goal = Guess(value="absolute", confidence=0.8, evidence="LeRobot's motors are commanded by goal positions")
+    out = []
+    for part in segments:
+        facts = dict(part.facts)
+        motors = [name.removesuffix(".pos") for name in names[part.start : part.stop]]
+        found = {units.get(motor) or units.get(motor.partition("_")[2]) for motor in motors}
+        known = found.pop() if len(found) == 1 else None
+        if known is not None and part.kind in ("joint", "gripper"):
+            facts["unit"] = Guess(value=known[0], confidence=0.92, evidence=known[1])
+        if part.kind == "joint" and "reference" not in facts and all(name.endswith(".pos") for name in names):
+            facts["reference"] = goal
+        out.append(replace(part, facts=facts))
+    return out
+
+
 def _find(text: str) -> tuple[str, Path | None]:
     """The package's import name, and the folder to import it from where it is not installed."""
     path, _, robot = text.partition(":")
@@ -96,7 +118,7 @@ def _find(text: str) -> tuple[str, Path | None]:
             "no such package is installed",
             field="--from",
             found=text,
-            hint=f"`pip install --no-deps {path}` suffices: neither LeRobot nor the robot's drivers are needed",
+            hint="install the robot's own package first; neither LeRobot nor the robot's drivers are needed",
         )
     return f"{name}{suffix}", None
 

@@ -18,6 +18,8 @@ from xvla_platform.specs.embodiment import EmbodimentSpec
 COMMENT_COLUMN = 34
 LONGEST_EVIDENCE = 260
 
+UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff\ufffe\uffff]+")
+
 HEADER = """\
 # The declaration of {name}, written by `xvla new-plugin` from {source}.
 # Each inferred line says how sure it is (0 to 1) and what it was seen in.
@@ -29,7 +31,7 @@ HEADER = """\
 
 def plugin_text(draft: Draft, *, source: str, notes: Sequence[str] = ()) -> str:
     """`plugin.yaml` of the draft; `notes` are remarks about the dataset as a whole."""
-    lines = [HEADER.format(name=draft["name"], source=source, blank=BLANK).rstrip()]
+    lines = [HEADER.format(name=draft["name"], source=_one_line(source), blank=BLANK).rstrip()]
     lines += [f"# Note: {_one_line(note)}" for note in notes]
     plain = resolve(draft)
     for key, value in draft.items():
@@ -42,8 +44,8 @@ def readme_text(draft: Draft, *, source: str, notes: Sequence[str] = ()) -> str:
     plain = resolve(draft)
     blanks = [dotted(place) for place in find_blanks(plain)]
     checks = [dotted(place) for place, guess in leaves(draft) if state_of(guess) == "check"]
-    description = plain["description"] if plain["description"] != BLANK else "a robot"
-    lines = [f"# {draft['name']}", "", f"{description}", "", f"`plugin.yaml` was written from {source}.", ""]
+    description = _one_line(plain["description"]) if plain["description"] != BLANK else "A robot."
+    lines = [f"# {draft['name']}", "", f"{description}", "", f"`plugin.yaml` was written from {_one_line(source)}.", ""]
     if blanks:
         lines += ["Left blank, because the recording does not tell:", "", *(f"- `{field}`" for field in blanks), ""]
     if checks:
@@ -104,14 +106,15 @@ def _scalar(value: Any) -> str:
         return BLANK
     if isinstance(value, float):
         return repr(int(value)) + ".0" if value.is_integer() and abs(value) < 1e15 else repr(value)
+    if isinstance(value, str) and UNPRINTABLE.search(value):
+        return yaml.safe_dump(value, default_style='"', allow_unicode=False, width=10**9).strip()
     text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**9).strip()
     return text.removesuffix("...").strip()
 
 
 def _one_line(text: str) -> str:
     # A line break or a control character from a dataset's names must not end the comment it stands in.
-    text = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff\ufffe\uffff]+", " ", text)
-    text = " ".join(text.split())
+    text = " ".join(UNPRINTABLE.sub(" ", text).split())
     return text if len(text) <= LONGEST_EVIDENCE else text[: LONGEST_EVIDENCE - 1] + "…"
 
 

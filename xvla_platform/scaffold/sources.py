@@ -13,8 +13,8 @@ from typing import Any
 from xvla_platform.data.reader import DatasetReader, FeatureInfo, ReaderFactory, locate_dataset
 from xvla_platform.errors import XvlaError
 from xvla_platform.scaffold.groot import MODALITY, read_modality
-from xvla_platform.scaffold.hardware import PREFIX, hardware_features
-from xvla_platform.scaffold.names import Segment
+from xvla_platform.scaffold.hardware import PREFIX, hardware_features, with_units
+from xvla_platform.scaffold.names import Segment, read_names
 from xvla_platform.specs.embodiment import DatasetSpec
 
 REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -117,10 +117,16 @@ def _hardware(text: str, revision: str | None) -> Source:
     if revision is not None:
         raise XvlaError("--revision belongs to a dataset on the Hub", field="--revision", found=revision)
     found = hardware_features(text)
+    stated = {
+        key: with_units(read_names(key, feature.shape[0], feature.names) or [], feature.names, found.units)
+        for key, feature in found.features.items()
+        if not feature.is_camera
+    }
     return Source(
         label=f"package {found.package}",
         format="lerobot",
         features=found.features,
+        stated={key: segments for key, segments in stated.items() if segments},
         robot_type=found.robot_type,
         notes=found.notes,
     )

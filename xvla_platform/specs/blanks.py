@@ -22,7 +22,7 @@ QUESTIONS: dict[str, str] = {
     "description": "which robot is this, in one sentence",
     "control_hz": "how many frames a second were recorded",
     "horizon_s": "how many seconds ahead does one predicted chunk reach",
-    "key": "which column of the dataset holds these numbers",
+    "key": "which key of the dataset is it",
     "role": "is this the view that shows the whole scene (main), or a further one (auxiliary)",
     "mount": "does the camera move with the hand (wrist), or where else does it sit",
     "resolution": "how many pixels high and wide are the recorded frames",
@@ -57,7 +57,7 @@ def refuse_blanks(model: type[BaseModel], data: Any, file: Path | str) -> None:
     if others:
         hint = f"{len(others)} more blank{'s' if len(others) > 1 else ''}: {', '.join(map(dotted, others))}"
     raise XvlaError(
-        f"is still blank ({BLANK}): {question}{f', in {about}' if about else ''}?",
+        f"is still blank ({BLANK}): {question}{f', in {about}' if about else ''}",
         file=file,
         field=dotted(first),
         allowed=shown(allowed_values(model, data, first)) or None,

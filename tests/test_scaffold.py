@@ -1,0 +1,270 @@
+"""A scaffolded plugin against the hand-written one: right or blank, never wrong; from names, and from numbers alone."""
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from conftest import REPOSITORY
+from scaffold_data import ACTION, STATE, bare, differences, numbers, recorded, source_of
+from scipy.spatial.transform import Rotation
+
+from xvla_platform.scaffold.draft import answered, leaves, resolve, state_of
+from xvla_platform.scaffold.infer import Result, infer
+from xvla_platform.scaffold.render import plugin_text
+from xvla_platform.scaffold.sources import Source
+from xvla_platform.specs.base import validate_model
+from xvla_platform.specs.blanks import dotted, find_blanks
+from xvla_platform.specs.embodiment import EmbodimentSpec
+
+POSE = ["x", "y", "z", "roll", "pitch", "yaw", "gripper"]
+
+
+def truth_of(robot: str) -> dict[str, Any]:
+    """The hand-written plugin; only the comparison reads it."""
+    raw: dict[str, Any] = yaml.safe_load((REPOSITORY / "plugins" / robot / "plugin.yaml").read_text())
+    return raw
+
+
+def simulated(robot: str) -> Source:
+    if not (REPOSITORY / "plugins" / robot / "demonstrations" / "meta" / "info.json").is_file():
+        pytest.skip(f"{robot}'s demonstrations are not recorded here")
+    return recorded(robot)
+
+
+@pytest.fixture(scope="module")
+def my_arm() -> Result:
+    """The worked example, scaffolded with everything that its dataset shows."""
+    return infer(recorded("my_arm"), "my_arm")
+
+
+def check_whole(result: Result, robot: str) -> None:
+    """Sizes, keys, rate and cameras right, and nothing written that is wrong."""
+    truth, draft = truth_of(robot), result.draft
+    wrong, right, blank = differences(draft, truth)
+    assert not wrong
+    assert len(right) >= 17
+    assert set(blank) <= {"proprio.rotation.format", "action.rotation.format"}
+    plain = resolve(draft)
+    assert plain["control_hz"] == truth["control_hz"]
+    kept = ("name", "role", "mount", "resolution", "key")
+    assert [{name: camera[name] for name in kept} for camera in plain["cameras"]] == truth["cameras"]
+    assert all(state_of(camera["role"]) == "sure" for camera in draft["cameras"])
+
+
+def test_the_example_is_scaffolded_as_it_was_written_by_hand(my_arm: Result) -> None:
+    check_whole(my_arm, "my_arm")
+    blanks = [dotted(place) for place in find_blanks(resolve(my_arm.draft)) if place[0] != "dataset"]
+    assert blanks == []
+
+
+def test_the_scaffolded_file_loads_and_declares_the_same_robot(my_arm: Result) -> None:
+    text = plugin_text({**my_arm.draft, "dataset": {**my_arm.draft["dataset"], "path": "demonstrations"}}, source="x")
+    spec = validate_model(EmbodimentSpec, yaml.safe_load(text), "plugin.yaml")
+    told = validate_model(EmbodimentSpec, truth_of("my_arm"), "plugin.yaml")
+    assert spec.proprio == told.proprio
+    assert spec.action == told.action
+    assert spec.cameras == told.cameras
+
+
+def test_what_no_measurement_can_settle_is_never_called_sure(my_arm: Result) -> None:
+    unsure = {place[-1] for place, guess in leaves(my_arm.draft) if state_of(guess) == "check"}
+    assert {"frame", "format", "horizon_s"} <= unsure
+
+
+def test_the_example_without_names_is_right_or_blank() -> None:
+    result = infer(bare(recorded("my_arm"), names=False), "my_arm")
+    wrong, right, blank = differences(result.draft, truth_of("my_arm"))
+    assert not wrong
+    assert len(right) >= 16
+    assert blank == ["proprio.rotation.format", "action.rotation.format"]
+
+
+def test_a_draft_is_complete_once_its_blanks_are_answered() -> None:
+    draft = infer(bare(recorded("my_arm"), names=False), "my_arm").draft
+    draft = {**draft, "cameras": truth_of("my_arm")["cameras"]}
+    for place in find_blanks(resolve(draft)):
+        draft = answered(draft, place, "euler_xyz_extrinsic" if place[-1] == "format" else "demonstrations")
+    draft["dataset"]["path"] = "demonstrations"
+    assert validate_model(EmbodimentSpec, resolve(draft), "plugin.yaml").proprio.size == 7
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("robot", ["panda", "sawyer", "iiwa", "kinova3"])
+def test_every_simulated_robot_is_scaffolded_right_or_blank(robot: str) -> None:
+    check_whole(infer(simulated(robot), robot), robot)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("robot", ["panda", "sawyer", "iiwa", "kinova3"])
+def test_every_simulated_robot_without_names_is_right_or_blank(robot: str) -> None:
+    result = infer(bare(simulated(robot), names=False), robot)
+    wrong, _, _ = differences(result.draft, truth_of(robot))
+    assert not wrong
+
+
+# Other shapes of data, made of the example's own numbers.
+
+
+def example(episodes: int = 40) -> list[dict[str, np.ndarray]]:
+    """The example's columns in metres and radians."""
+    scale = np.array([1e-3] * 3 + [np.pi / 180] * 3 + [1.0])
+    return [{key: values * scale for key, values in part.items()} for part in numbers("my_arm", episodes=episodes)]
+
+
+def field(result: Result, vector: str, kind: str, arm: str | None = None) -> dict[str, Any]:
+    found = [
+        entry
+        for entry in result.draft[vector]["fields"]
+        if entry["kind"].value == kind and (arm is None or entry.get("arm") == arm)
+    ]
+    assert len(found) == 1, [entry["name"] for entry in result.draft[vector]["fields"]]
+    return dict(found[0])
+
+
+def written(entry: dict[str, Any]) -> dict[str, Any]:
+    plain: dict[str, Any] = resolve(entry)
+    return plain
+
+
+def steps(state: np.ndarray, frame: str) -> np.ndarray:
+    """Actions that are the step to the next frame's pose, along the axes of the frame or of the tool."""
+    later = np.concatenate([state[1:], state[-1:]])
+    turns = Rotation.from_euler("xyz", state[:, 3:6])
+    after = Rotation.from_euler("xyz", later[:, 3:6])
+    moved = later[:, :3] - state[:, :3]
+    if frame == "tool":
+        moved, turned = turns.inv().apply(moved), turns.inv() * after
+    else:
+        turned = after * turns.inv()
+    return np.concatenate([moved, turned.as_rotvec(), later[:, 6:]], axis=1)
+
+
+@pytest.mark.parametrize("frame", ["frame", "tool"])
+def test_steps_are_told_from_targets_without_names(frame: str) -> None:
+    data = [{STATE: part[STATE], ACTION: steps(part[STATE], frame)} for part in example()]
+    result = infer(source_of(data, {STATE: POSE, ACTION: ["a", "b", "c", "d", "e", "f", "g"]}), "robot")
+    position = field(result, "action", "position")
+    assert written(position)["reference"] == "relative"
+    assert written(position)["unit"] == "m"
+    assert written(position)["axes"] in (frame, "???")
+    assert written(field(result, "action", "gripper"))["reference"] == "absolute"
+
+
+def test_scaled_steps_leave_their_scale_open() -> None:
+    data = [
+        {STATE: part[STATE], ACTION: steps(part[STATE], "frame") * np.array([20.0] * 3 + [2.0] * 3 + [1.0])}
+        for part in example()
+    ]
+    result = infer(source_of(data, {STATE: POSE, ACTION: POSE}), "robot")
+    position = field(result, "action", "position")
+    assert written(position)["scale"] == "???"
+    assert position["scale"].value == pytest.approx(0.05, rel=0.3)
+    assert state_of(position["unit"]) == "blank"
+
+
+def test_names_that_contradict_the_numbers_leave_a_blank() -> None:
+    names = ["x", "y", "z", "qx", "qy", "qz", "qw", "gripper"]
+    data = []
+    for part in example():
+        padded = {key: np.insert(values, 6, 0.1, axis=1) for key, values in part.items()}
+        data.append(padded)
+    result = infer(source_of(data, {STATE: names, ACTION: names}), "robot")
+    for vector in ("proprio", "action"):
+        assert state_of(field(result, vector, "rotation")["format"]) == "blank"
+
+
+def test_a_delta_by_name_that_is_a_target_by_numbers_is_blank() -> None:
+    names = ["delta_x", "delta_y", "delta_z", "roll", "pitch", "yaw", "gripper"]
+    result = infer(source_of(example(), {STATE: POSE, ACTION: names}), "robot")
+    reference = field(result, "action", "position")["reference"]
+    assert state_of(reference) == "blank"
+    assert "contradiction" in reference.evidence
+
+
+def test_a_gripper_that_runs_the_other_way_in_the_action_is_seen() -> None:
+    data = [
+        {STATE: part[STATE], ACTION: np.concatenate([part[ACTION][:, :6], 1 - part[ACTION][:, 6:]], axis=1)}
+        for part in example()
+    ]
+    result = infer(source_of(data, {STATE: POSE, ACTION: POSE}), "robot")
+    state, action = field(result, "proprio", "gripper"), field(result, "action", "gripper")
+    assert (written(state)["open"], written(action)["open"], written(action)["closed"]) == (1.0, 0.0, 1.0)
+
+
+def test_two_arms_are_parted_by_their_names() -> None:
+    names = [f"{side}_{name}" for side in ("left", "right") for name in POSE]
+    data = [{key: np.concatenate([values, values[::-1]], axis=1) for key, values in part.items()} for part in example()]
+    result = infer(source_of(data, {STATE: names, ACTION: names}), "robot")
+    assert [entry["name"] for entry in result.draft["action"]["fields"]] == [
+        f"{side}_{name}" for side in ("left", "right") for name in ("position", "rotation", "gripper")
+    ]
+    assert field(result, "action", "position", "right")["size"] == 3
+
+
+def test_one_column_a_quantity_prefers_the_hand_and_names_the_joints() -> None:
+    data = [
+        {
+            "observation.state.joint_position": part[STATE][:, :6] * 2,
+            "observation.state.cartesian_position": part[STATE][:, :6],
+            "observation.state.gripper_position": part[STATE][:, 6:],
+            "action.joint_position": part[ACTION][:, :6] * 2,
+            "action.cartesian_position": part[ACTION][:, :6],
+            "action.gripper_position": part[ACTION][:, 6:],
+        }
+        for part in example()
+    ]
+    result = infer(source_of(data), "robot")
+    assert "key" not in result.draft["proprio"]
+    assert [entry["key"] for entry in result.draft["action"]["fields"]] == [
+        "action.cartesian_position",
+        "action.cartesian_position",
+        "action.gripper_position",
+    ]
+    assert any("action.joint_position" in note for note in result.notes)
+
+
+def test_padding_is_ignored_and_filled_with_what_was_recorded() -> None:
+    data = [
+        {key: np.insert(values, 6, 0.0, axis=1) for key, values in part.items()}
+        for part in numbers("my_arm", episodes=40)
+    ]
+    result = infer(source_of(data), "robot")
+    kinds = [entry["kind"].value for entry in result.draft["action"]["fields"]]
+    assert kinds == ["position", "rotation", "ignored", "gripper"]
+    assert written(field(result, "action", "ignored"))["value"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("width", "rest"),
+    [
+        (7, [0.0, -0.785, 0.0, -2.356, 0.0, 1.571, 0.785]),
+        (6, [0.0, -1.57, 1.57, -1.57, -1.57, 0.0]),
+        (6, [0.2, -0.9, 1.1, 0.1, -0.3, 0.0]),
+    ],
+)
+def test_bare_joints_are_never_surely_a_pose(width: int, rest: list[float]) -> None:
+    rng = np.random.default_rng(width)
+    data = []
+    for _ in range(30):
+        goals = np.asarray(rest) + rng.normal(0, 0.35, (6, width))
+        moved = np.concatenate([np.linspace(a, b, 15) for a, b in itertools.pairwise(goals)])
+        jaw = np.repeat([1.0, 1.0, 0.0, 0.0, 1.0], 15)[:, None]
+        state = np.concatenate([moved, jaw], axis=1)
+        data.append({STATE: state, ACTION: np.concatenate([state[1:], state[-1:]])})
+    result = infer(source_of(data), "robot")
+    for vector in ("proprio", "action"):
+        for entry in result.draft[vector]["fields"]:
+            assert entry["kind"].value in (None, "joint", "gripper") or state_of(entry["kind"]) != "sure"
+
+
+def test_an_unknown_rate_is_asked_for_and_nothing_made_up() -> None:
+    result = infer(source_of(example(), {STATE: POSE, ACTION: POSE}, fps=None), "robot")
+    assert resolve(result.draft)["control_hz"] == "???"
+
+
+def test_states_recorded_as_actions_are_called_reached() -> None:
+    data = [{STATE: part[STATE], ACTION: part[STATE]} for part in example()]
+    result = infer(source_of(data, {STATE: POSE, ACTION: POSE}), "robot")
+    assert resolve(result.draft)["action"]["timing"] == "reached"
