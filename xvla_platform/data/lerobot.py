@@ -3,7 +3,6 @@
 Frame `i` of an episode lies at `from_timestamp + i / fps` in its video, within half a frame.
 """
 
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +33,7 @@ from xvla_platform.data.reader import (
     require_episode,
     wanted_frames,
 )
+from xvla_platform.data.recent import Recent
 from xvla_platform.data.video_reader import VideoCache
 from xvla_platform.errors import XvlaError
 
@@ -58,7 +58,7 @@ class LerobotReader:
         self.info = info
         self.episodes = [source.episode for source in sources]
         self._sources = list(sources)
-        self._tables: OrderedDict[Path, ParquetColumns] = OrderedDict()
+        self._tables: Recent[Path, ParquetColumns] = Recent(OPEN_TABLES, ParquetColumns)
         self._videos = VideoCache()
         self._fingerprint: str | None = None
 
@@ -92,21 +92,15 @@ class LerobotReader:
             self._fingerprint = fingerprint_files(self.root, files)
         return self._fingerprint
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_tables": OrderedDict()}  # open files stay with their process
-
     def _source(self, episode: int) -> EpisodeSource:
         require_episode(self, episode)
         return self._sources[episode]
 
     def _rows(self, source: EpisodeSource) -> tuple[ParquetColumns, NDArray[np.int64]]:
         """The episode's data file and its rows there, checked against the episodes table."""
-        if source.data not in self._tables:
-            self._tables[source.data] = ParquetColumns(source.data)
-            if len(self._tables) > OPEN_TABLES:
-                self._tables.popitem(last=False)
-        self._tables.move_to_end(source.data)
-        table, episode = self._tables[source.data], source.episode
+        episode = source.episode
+        with self._tables.use(source.data) as opened:
+            table = opened
         rows = np.flatnonzero(table.matrix("episode_index")[:, 0] == episode.index)
         if len(rows) != episode.length:
             raise XvlaError(

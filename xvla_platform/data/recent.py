@@ -1,7 +1,8 @@
 """The few most recently used files or tables, kept open: one cache for every reader.
 
 Open files do not survive a fork or a pickle: a forked child would share its parent's file offsets, so in another
-process, and in a pickled copy, the cache starts empty and opens its own.
+process, and in a pickled copy, the cache starts empty and opens its own. What the parent had open is left as it is,
+never closed in the child: a video decoder would wait for threads that the child does not have.
 """
 
 import os
@@ -28,7 +29,9 @@ class Recent(Generic[Key, Value]):
     def use(self, key: Key) -> Iterator[Value]:
         """The value, held by this thread alone until the block ends."""
         if self._process != os.getpid():
+            inherited = [*self._inherited, self._values]
             self._reset()
+            self._inherited = inherited
         with self._lock:
             if key not in self._values:
                 self._values[key] = self._make(key)
@@ -54,3 +57,4 @@ class Recent(Generic[Key, Value]):
         self._process = os.getpid()
         self._lock = threading.RLock()
         self._values: OrderedDict[Key, Value] = OrderedDict()
+        self._inherited: list[OrderedDict[Key, Value]] = []

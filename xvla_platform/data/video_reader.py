@@ -4,9 +4,6 @@ A file's packets are indexed once without decoding. A request seeks to the keyfr
 where that saves work; ascending requests decode straight on.
 """
 
-import os
-import threading
-from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from xvla_platform.data.reader import FloatArray, Images
+from xvla_platform.data.recent import Recent
 from xvla_platform.errors import XvlaError
 
 OPEN_FILES = 8
@@ -127,35 +125,12 @@ def _reason(error: Exception) -> str:
 
 
 class VideoCache:
-    """The few most recently used videos, kept open; safe across threads, and empty again after a fork."""
+    """The few most recently used videos, kept open; safe across threads, forks and pickling."""
 
     def __init__(self, capacity: int = OPEN_FILES) -> None:
-        self._capacity = capacity
-        self._reset()
+        self._files: Recent[Path, VideoReader] = Recent(capacity, VideoReader, VideoReader.close)
 
     def read(self, path: Path, times: FloatArray, tolerance_s: float, *, what: str) -> Images:
         """`VideoReader.read` of the file at `path`."""
-        if self._process != os.getpid():
-            self._reset()  # a forked child shares the parent's file offsets, so it must open its own
-        with self._lock:
-            return self._open(path).read(times, tolerance_s, what=what)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_capacity": self._capacity}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self._capacity = state["_capacity"]
-        self._reset()
-
-    def _reset(self) -> None:
-        self._process = os.getpid()
-        self._lock = threading.Lock()
-        self._files: OrderedDict[Path, VideoReader] = OrderedDict()
-
-    def _open(self, path: Path) -> VideoReader:
-        if path not in self._files:
-            self._files[path] = VideoReader(path)
-            if len(self._files) > self._capacity:
-                self._files.popitem(last=False)[1].close()
-        self._files.move_to_end(path)
-        return self._files[path]
+        with self._files.use(path) as video:
+            return video.read(times, tolerance_s, what=what)
