@@ -8,6 +8,7 @@ is explained in `cameras_flow`.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -268,9 +269,9 @@ def _moves(clip: Reduced) -> bool:
     return bool(np.isfinite(clip.spread[np.argsort(clip.energy)[-8:]]).any())
 
 
-def _odds(seen: Seen) -> tuple[float, dict[str, float | list[int] | None]]:
+def _odds(seen: Seen) -> tuple[float, dict[str, Any]]:
     """Log-odds for `wrist` from the two cues that no mirror touches, and the numbers of all cues."""
-    numbers: dict = {"spread": seen.spread, "arm": seen.arm}
+    numbers: dict[str, Any] = {"spread": seen.spread, "arm": seen.arm}
     odds = float(np.clip((seen.spread - SPREAD_BETWEEN) / 0.02, -2, 2)) if np.isfinite(seen.spread) else 0.0
     if seen.frame is None:
         return odds, numbers

@@ -17,15 +17,15 @@ ROUNDS = 6
 
 
 def mirrored_episodes(seen: Seen) -> tuple[dict[int, float], int]:
-    """Episodes mirrored against most others, each with the gain in explained share; and how many were compared."""
+    """Episodes mirrored or upside down against most others, each with the gain in explained share; and how many were compared."""
     system = seen.any
     if not seen.known or system is None or len(system.episodes) < MIN_EPISODES:
         return {}, 0
     lag = max(system.lags, key=lambda one: system.pooled(system.solve(lag=one), lag=one))
     place = system.lags.index(lag)
-    turned = np.zeros(len(system.episodes), dtype=int)  # 0 as it is, 1 left for right, 2 up for down
-    signs = [_signs(kind, system.size) for kind in ("none", "horizontal", "vertical")]
-    shares = np.zeros((3, len(turned)))
+    turned = np.zeros(len(system.episodes), dtype=int)  # which of the signs
+    signs = [_signs(kind, system.size) for kind in ("none", "horizontal", "vertical", "both")]
+    shares = np.zeros((4, len(turned)))
     for _ in range(ROUNDS):
         weights = np.stack([signs[kind] for kind in turned])
         matrix = np.einsum("eij,ei,ej->ij", system.matrix[:, place], weights, weights)
@@ -36,7 +36,7 @@ def mirrored_episodes(seen: Seen) -> tuple[dict[int, float], int]:
         if (again == turned).all():
             break
         turned = again
-    common = int(np.bincount(turned, minlength=3).argmax())
+    common = int(np.bincount(turned, minlength=4).argmax())
     gain = shares.max(0) - shares[common]
     other = (turned != common) & (gain > MIRROR_GAIN)
     return {system.episodes[row]: float(gain[row]) for row in np.flatnonzero(other)}, len(turned)
@@ -77,7 +77,9 @@ def _near(best: FloatArray, usual: int) -> FloatArray:
 
 def _signs(kind: str, size: int) -> FloatArray:
     """How a mirror changes the sign of the coefficients (a, b, e, c), each repeated for its `size` motions."""
-    rows = {"none": (1, 1, 1, 1), "horizontal": (-1, 1, 1, -1), "vertical": (1, -1, 1, -1)}[kind]
+    rows = {"none": (1, 1, 1, 1), "horizontal": (-1, 1, 1, -1), "vertical": (1, -1, 1, -1), "both": (-1, -1, 1, 1)}[
+        kind
+    ]
     return np.repeat(np.array(rows, dtype=np.float64), size)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from xvla_platform.data.reader import FloatArray, Images
 from xvla_platform.measure.cameras_footage import Footage, Hand, Stream
@@ -103,7 +104,8 @@ def exchanged(footage: Footage, first: str, second: str) -> tuple[dict[int, floa
     gain = 1 - crossed / np.maximum(straight, 1e-9)
     clear = 1 - straight / np.maximum(crossed, 1e-9)
     normal = np.median(clear[~turned]) if (~turned).any() else 0.0
-    found = turned & (gain > max(0.15, 0.4 * float(normal)))
+    usual = np.median(np.where(turned, crossed, straight)[~turned]) if (~turned).any() else 0.0
+    found = turned & (gain > max(0.15, 0.4 * float(normal))) & (crossed < 2.0 * usual)
     return {episode: float(gain[row]) for row, episode in enumerate(shared) if found[row]}, len(shared)
 
 
@@ -182,9 +184,9 @@ def _repeated(footage: Footage, stream: Stream, frozen: set[int]) -> Iterator[St
         if typical < 0.2:
             continue
         share = float((change[moving] <= max(NO_CHANGE / 4, 0.02 * typical)).mean())
-        if share > 0.2:
+        if share > 0.3:
             episodes[episode] = share
-    if episodes:
+    if len(episodes) >= min(3, len(usual)):  # one or two may be an arm that is out of view for a while
         yield StillFault(kind="repeated", episodes=episodes, of=len(usual), typical=float(np.median(usual)), found=0.0)
 
 
@@ -216,11 +218,11 @@ def _path(hands: tuple[Hand, ...]) -> FloatArray:
     return steps
 
 
-def _moved(hands: tuple[Hand, ...], moments: FloatArray) -> FloatArray:
+def _moved(hands: tuple[Hand, ...], moments: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Between which stills [n - 1] the hand went a tenth of what it goes in the whole episode, or more."""
     path = np.r_[0.0, np.cumsum(_path(hands))]
     gone = np.diff(path[np.minimum(moments, len(path) - 1)])
-    moved: FloatArray = gone > 0.1 * path[-1] if path[-1] > 0 else np.zeros(len(gone), dtype=bool)
+    moved: NDArray[np.bool_] = gone > 0.1 * path[-1] if path[-1] > 0 else np.zeros(len(gone), dtype=bool)
     return moved
 
 
