@@ -11,7 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -271,7 +271,8 @@ def _labels(report: CheckReport, severities: tuple[str, ...]) -> list[str]:
 def _split(episodes: int, spec: EmbodimentSpec) -> dict[str, tuple[int, ...]]:
     from xvla_platform.data.samples import split_episodes
 
-    return {name: tuple(part) for name, part in split_episodes(episodes, spec.dataset.held_out).items()}
+    parts = split_episodes(episodes, spec.dataset.held_out, 0)
+    return dict(zip(("train", "validation", "test"), parts, strict=True))
 
 
 def _first(reader: DatasetReader, count: int | None) -> DatasetReader:

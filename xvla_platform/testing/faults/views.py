@@ -12,7 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xvla_platform.data.reader import DatasetReader, Episode, FeatureInfo, FloatArray, Images
+from xvla_platform.data.reader import (
+    DatasetReader,
+    Episode,
+    FeatureInfo,
+    FloatArray,
+    Images,
+    require_episode,
+    wanted_frames,
+)
 from xvla_platform.data.vectors import read_vectors, split_vector
 from xvla_platform.specs.embodiment import EmbodimentSpec
 
@@ -105,12 +113,12 @@ class RowsView(View):
 
     def columns(self, episode: int, keys: Sequence[str]) -> dict[str, FloatArray]:
         """Each key's numbers, float64 [L, D]."""
-        origin, rows = self._cuts[episode]
+        origin, rows = self._cut(episode)
         return {key: values[rows] for key, values in self.source.columns(origin, keys).items()}
 
     def timestamps(self, episode: int) -> FloatArray:
         """Time of each frame since the start of the episode, [L] in seconds."""
-        origin, rows = self._cuts[episode]
+        origin, rows = self._cut(episode)
         times = self.source.timestamps(origin)
         if self._renumbered:
             return np.arange(len(rows)) * (float(np.median(np.diff(times))) if len(times) > 1 else 0.0)
@@ -118,8 +126,11 @@ class RowsView(View):
 
     def frames(self, episode: int, key: str, indices: Sequence[int] | NDArray[Any]) -> Images:
         """The frames asked for, in that order, RGB uint8 [N, H, W, 3]."""
-        origin, rows = self._cuts[episode]
-        return self.source.frames(origin, key, rows[np.asarray(indices, dtype=np.int64)])
+        origin, rows = self._cut(episode)
+        return self.source.frames(origin, key, rows[wanted_frames(self, episode, key, indices)])
+
+    def _cut(self, episode: int) -> tuple[int, Rows]:
+        return self._cuts[require_episode(self, episode).index]
 
 
 class TimesView(View):
@@ -152,7 +163,7 @@ class ImagesView(View):
 
     def frames(self, episode: int, key: str, indices: Sequence[int] | NDArray[Any]) -> Images:
         """The frames asked for, in that order, RGB uint8 [N, H, W, 3]."""
-        wanted = np.asarray(indices, dtype=np.int64).reshape(-1)
+        wanted = wanted_frames(self, episode, key, indices)
         shown, rows = (key, wanted) if self._look is None else self._look(episode, key, wanted)
         images = self.source.frames(episode, shown, rows)
         return images if self._paint is None else self._paint(episode, key, wanted, images)
