@@ -163,9 +163,25 @@ def _ask(draft: "Draft", spot: "Place", guess: Any) -> Any:
         if text == str(default):
             return guess.value
         value = _parsed(text)
-        if not words or value in words:
+        fault = _fault(str(spot[-1]), value, words)
+        if fault is None:
             return value
-        click.echo(f"  {text} is none of them")
+        click.echo(f"  {text} {fault}")
+
+
+def _fault(field: str, value: Any, words: tuple[str, ...]) -> str | None:
+    """Why an answer will not do, before the whole file is checked."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if words:
+        return None if value in words else "is none of them"
+    if field == "resolution":
+        pair = isinstance(value, list) and len(value) == 2 and all(type(side) is int for side in value)
+        return None if pair else "is no pair of pixels such as [480, 640]"
+    if field in ("control_hz", "horizon_s", "open", "closed", "scale", "value"):
+        return None if number else "is no number"
+    if field == "size":
+        return None if type(value) is int and value > 0 else "is no whole number"
+    return None if isinstance(value, str) and value.strip() else "is no text"
 
 
 def _parsed(text: str) -> Any:

@@ -5,7 +5,6 @@ combines what names say with what is measured. An action is read against the sta
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -309,8 +308,3 @@ def common_key(parts: Sequence[Part]) -> str | None:
     """The one column of all parts, or None where there are several."""
     keys = {part.column.key for part in parts}
     return keys.pop() if len(keys) == 1 else None
-
-
-def summary(parts: Sequence[Part]) -> dict[str, Any]:
-    """Counts by kind, for a description in words."""
-    return {kind: sum(part.kind == kind for part in parts) for kind in FIELD_NAMES}

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from xvla_platform.measure.guess import LIKELY, SURE, Guess
+from xvla_platform.measure.guess import Guess
 from xvla_platform.scaffold.draft import Draft, decided, leaves, resolve, state_of
 from xvla_platform.specs.blanks import BLANK, QUESTIONS, Place, allowed_values, dotted, find_blanks, shown
 from xvla_platform.specs.embodiment import EmbodimentSpec
@@ -116,8 +116,3 @@ def _one_line(text: str) -> str:
     # A line break or a control character from a dataset's names must not end the comment it stands in.
     text = " ".join(UNPRINTABLE.sub(" ", text).split())
     return text if len(text) <= LONGEST_EVIDENCE else text[: LONGEST_EVIDENCE - 1] + "…"
-
-
-def explained(confidence: float) -> str:
-    """A confidence in a word, for people."""
-    return "sure" if confidence >= SURE else ("likely" if confidence >= LIKELY else "unsure")

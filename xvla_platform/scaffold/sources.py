@@ -63,7 +63,8 @@ def open_source(text: str, revision: str | None, readers: Iterable[ReaderFactory
         return _local(path.resolve(), factory, factories)
     if text.replace("-", "_").startswith(PREFIX):
         return _hardware(text, revision)
-    if REPO_ID.fullmatch(text) and not text.startswith(("./", "../")):
+    # Beside a folder that is there, a missing name is a slip of the pen, not a Hub id.
+    if REPO_ID.fullmatch(text) and not path.parent.is_dir():
         return _hub(text, revision, factories)
     raise XvlaError(
         "no such dataset",
