@@ -14,6 +14,8 @@ MODULES = (
     "language",
     "episodes",
     "base",
+    "cameras",
+    "drift",
 )
 
 

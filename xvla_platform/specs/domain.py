@@ -62,12 +62,12 @@ class FieldRange(StrictModel):
 
     Attributes:
         kind: `position`, `joint` or `gripper`.
-        unit: `m`, `rad` or `closedness`.
+        unit: `m`, `rad`, `closedness`, or `share` of a joint's range.
     """
 
     kind: Literal["position", "joint", "gripper"]
     arm: Literal["left", "right"] = "left"
-    unit: str
+    unit: Literal["m", "rad", "closedness", "share"]
     mean: tuple[Finite, ...] = Field(min_length=1)
     std: tuple[Finite, ...] = Field(min_length=1)
     q01: tuple[Finite, ...] = Field(min_length=1)
