@@ -8,8 +8,11 @@ import numpy as np
 from xvla_platform.check.common import Column, canonical, columns, in_episodes, severity_of, state_of
 from xvla_platform.check.findings import CheckContext, Finding, Rule
 from xvla_platform.data.reader import FloatArray
+from xvla_platform.data.rotations import to_matrix
 from xvla_platform.measure.actions import (
+    EPISODES,
     axes,
+    closeness_to_state,
     equal_share,
     fit_readings,
     frame_turn,
@@ -18,7 +21,7 @@ from xvla_platform.measure.actions import (
     reference,
 )
 from xvla_platform.measure.guess import SURE
-from xvla_platform.specs.fields import ActionFieldSpec
+from xvla_platform.specs.fields import ANGLE_FORMATS, ROTATION_SIZE, ActionFieldSpec
 
 RULES = (
     Rule(
@@ -88,6 +91,8 @@ RULES = (
 )
 LATE_S = 0.4  # controllers and people react faster
 CLEAR = 0.75
+NEARLY = 0.5  # of one tick's motion: a command one tick ahead differs by all of it
+OTHERWISE = 0.5  # a reading below this is wrong if another one is CLEAR
 STILL = 1e-9
 
 
@@ -138,6 +143,7 @@ def against_state(context: CheckContext) -> Iterator[Finding]:
             yield from _minority(context, pair)
             if guess.value == "absolute":
                 yield from _turned(pair)
+                yield from _other_reading(pair)
                 yield from _timing(context, pair)
             else:
                 yield from _relative(context, pair, guess.numbers)
@@ -232,6 +238,17 @@ def _timing(context: CheckContext, pair: Pair) -> Iterator[Finding]:
     lag, hz = int(whole.value), context.recording.hz
     context.facts["actions"][pair.action.place]["lag_s"] = lag / hz
     reached = context.spec.action.timing == "reached"
+    closeness = closeness_to_state(pair.was, pair.told)
+    if lag == 0 and not reached and closeness < NEARLY:
+        yield Finding(
+            code="XV213",
+            severity="error",
+            field=pair.action.place,
+            measured=f"the action differs from {pair.state.place} of the same frame by {closeness:.0%} of a tick's motion",
+            numbers={"closeness": closeness},
+            fix="timing: reached",
+        )
+        return
     early, late = (lag <= -2, lag >= 3) if reached else (lag <= 0, lag / hz > LATE_S)
     severity = severity_of(whole.confidence, "error" if early else "warning")
     if (early or late) and severity:
@@ -303,6 +320,10 @@ def _unexplained(context: CheckContext, pair: Pair) -> Iterator[Finding]:
         yield from turned
         if turned:
             return
+    otherwise = list(_other_reading(pair))
+    yield from otherwise
+    if otherwise:
+        return
     shares = {name: fit.share for name, fit in fit_readings(pair.was, pair.told, pair.field.kind, pair.turns).items()}
     best = max(shares, key=lambda name: shares[name])
     if shares[best] < 0.4:
@@ -329,6 +350,36 @@ def _turned(pair: Pair) -> Iterator[Finding]:
             measured=f"turned by {np.round(turn, 2).tolist()} the state explains {turned:.0%} of the actions, unturned "
             f"{max(straight, 0.0):.0%}",
             numbers={"turn": turn, "turned": turned, "straight": straight},
+        )
+
+
+def _other_reading(pair: Pair) -> Iterator[Finding]:
+    """An absolute rotation that follows the state only if it is read in another format of the same size."""
+    if pair.field.kind != "rotation" or pair.field.reference != "absolute":
+        return
+    declared = str(pair.field.format)
+    own = _share(pair.was, pair.told, "rotation")
+    if own > OTHERWISE:
+        return
+    best, found = own, declared
+    for format, size in ROTATION_SIZE.items():
+        if size != pair.field.size or format == declared:
+            continue
+        unit = pair.field.unit if format in ANGLE_FORMATS else None
+        told = [to_matrix(values, format, unit, strict=False) for values in pair.action.scaled()[:EPISODES]]
+        share = _share(pair.was[:EPISODES], told, "rotation")
+        # Of readings that do equally well the first is kept: the usual orders come first.
+        if share > best + 0.02:
+            best, found = share, format
+    if best > CLEAR and best - own > 0.3:
+        code = {4: "XV203", 6: "XV202"}.get(pair.field.size, "XV204")
+        yield Finding(
+            code=code,
+            severity="error",
+            field=pair.action.place,
+            measured=f"declared {declared}, which the state explains by {max(own, 0):.0%}, read as {found} by {best:.0%}",
+            numbers={"declared": own, "measured": best},
+            fix=f"format: {found} (or the state's, if that is the one misread)",
         )
 
 

@@ -4,7 +4,7 @@ In: a `CheckContext` and a plugin manager. Out: a `CheckReport`. A check that ca
 as a finding; a check that is itself at fault keeps its traceback, for then it is a bug.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -65,14 +65,14 @@ def run_checks(
     """
     if groups is None:
         groups = check_groups(build_manager(context.plugin_folder))
+    groups = tuple(groups)
     found: list[Finding] = []
-    rules: dict[str, Rule] = {UNREADABLE.code: UNREADABLE}
+    rules = {rule.code: rule for rule in (UNREADABLE, *(rule for group in groups for rule in group.rules))}
     for group in groups:
-        rules |= {rule.code: rule for rule in group.rules}
         # Without a single readable episode only the structure has something to say.
         if context.recording.episodes or group.name in WITHOUT_NUMBERS:
             for check in group.checks:
-                found += _run(check, context, group)
+                found += _run(check, context, group, rules)
         if progress is not None:
             progress(1)
     found.sort(key=lambda finding: (SEVERITIES.index(finding.severity), finding.code, finding.field or ""))
@@ -89,13 +89,12 @@ def run_checks(
     return CheckReport(findings=tuple(found), facts=facts, rules=rules)
 
 
-def _run(check: Check, context: CheckContext, group: CheckGroup) -> list[Finding]:
-    codes = {rule.code for rule in group.rules}
+def _run(check: Check, context: CheckContext, group: CheckGroup, rules: Mapping[str, Rule]) -> list[Finding]:
     found = []
     try:
         for finding in check(context):
-            if finding.code not in codes:
-                raise ValueError(f"check group '{group.name}' reports {finding.code}, which no rule of it explains")
+            if finding.code not in rules:
+                raise ValueError(f"check group '{group.name}' reports {finding.code}, which no rule explains")
             found.append(finding)
     except XvlaError as error:
         found.append(Finding(code=UNREADABLE.code, severity="error", field=error.field, measured=str(error)))

@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from xvla_platform.check.common import Column, columns, in_episodes, severity_of
+from xvla_platform.check.common import Column, columns, in_episodes, severity_of, state_of
 from xvla_platform.check.findings import CheckContext, Finding, Rule
+from xvla_platform.data.reader import FloatArray
 from xvla_platform.data.units import factor
 from xvla_platform.measure.columns import wraps
 from xvla_platform.measure.guess import Guess
@@ -74,6 +75,33 @@ def units(context: CheckContext) -> Iterator[Finding]:
         yield from found
 
 
+def uneven(context: CheckContext) -> Iterator[Finding]:
+    """One of a position's three numbers in another unit: against the two others, or an action's against the state's."""
+    for column in columns(context, "position"):
+        if not column.absolute or not column.episodes:
+            continue
+        spans = _spans(column)
+        state = state_of(context, column.field) if column.vector == "action" else None
+        other, least, rival = (
+            (_spans(state), 5.0, f"those of {state.place}")
+            if state is not None and state.absolute
+            else (np.full(3, float(np.median(spans))), 30.0, "the other two")
+        )
+        if min(spans.min(), other.min()) <= 0:
+            continue
+        ratio = spans / other
+        ratio = ratio / np.median(ratio)
+        for dim in np.flatnonzero(np.maximum(ratio, 1 / ratio) > least):
+            yield Finding(
+                code="XV101",
+                severity="error" if max(ratio[dim], 1 / ratio[dim]) > 60 else "warning",
+                field=f"{column.place}[{dim}]",
+                measured=f"{'xyz'[dim]} spans {spans[dim]:.3g}, {ratio[dim]:.3g} times what {rival} let expect",
+                numbers={"spans": spans, "ratio": float(ratio[dim])},
+                fix="convert this number to the unit of the others",
+            )
+
+
 def reach(context: CheckContext) -> Iterator[Finding]:
     """Positions that are beyond any arm in the declared unit, where no other unit explains them."""
     for column in columns(context, "position"):
@@ -116,6 +144,13 @@ def joint_jumps(context: CheckContext) -> Iterator[Finding]:
                 )
 
 
+def _spans(column: Column) -> FloatArray:
+    """Range [3] of each number without the outermost half per cent."""
+    values = np.concatenate(column.scaled())
+    low, high = np.percentile(values[np.isfinite(values).all(axis=1)], [0.5, 99.5], axis=0)
+    return np.asarray(high - low)
+
+
 def _field(context: CheckContext, column: Column, code: str, measure: Callable[[list], Guess]) -> Iterator[Finding]:
     odd, ratio = scale_outliers(column.episodes)
     values = column.scaled()
@@ -153,4 +188,4 @@ def _field(context: CheckContext, column: Column, code: str, measure: Callable[[
         )
 
 
-CHECKS = (units, reach, joint_jumps)
+CHECKS = (units, uneven, reach, joint_jumps)

@@ -153,6 +153,16 @@ def equal_share(states: Sequence[FloatArray], actions: Sequence[FloatArray]) -> 
     return np.asarray(shares)
 
 
+def closeness_to_state(states: Sequence[FloatArray], actions: Sequence[FloatArray]) -> float:
+    """How far actions are from the states of the same frames, against the states' motion in one tick (both RMS)."""
+    apart = motion = 0.0
+    for state, action in zip(states, actions, strict=True):
+        if len(state) > 1:
+            apart += float(((action - state)[:-1] ** 2).sum())
+            motion += float((np.diff(state, axis=0) ** 2).sum())
+    return float(np.sqrt(apart / motion)) if motion > STILL**2 else float("inf")
+
+
 def frame_turn(
     states: Sequence[FloatArray], actions: Sequence[FloatArray], lag: int
 ) -> tuple[FloatArray, float, float]:
