@@ -22,6 +22,7 @@ from xvla_platform.adapt.feature_plan import DEFAULT_BUDGET_GB, Choice
 from xvla_platform.adapt.features import encode_source
 from xvla_platform.adapt.frozen import assert_unmoved, frozen_digest
 from xvla_platform.adapt.initialise import Initialisation, check_initialisation, initialise_slot, probe_of
+from xvla_platform.adapt.launch import on_first
 from xvla_platform.adapt.loop import Job, Observer, run_stage
 from xvla_platform.adapt.robot_data import ProgressFactory, Split, bare_split, split_samples, with_frames
 from xvla_platform.adapt.run import Run, read_lines
@@ -78,6 +79,13 @@ class Setting:
     note: Callable[[str], None] = field(default=lambda line: None)
     started: Callable[[], None] = field(default=lambda: None)
 
+    @property
+    def scratch(self) -> Path:
+        """Where this process keeps what does not fit into memory."""
+        if self.accelerator.num_processes == 1:
+            return self.run.scratch
+        return self.run.scratch / f"rank-{self.accelerator.process_index}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
@@ -102,21 +110,23 @@ class Loaded:
 
 def adapt(setting: Setting, *, resume: bool = False) -> Adaptation:
     """Run the plan of `setting.run` to a registered adaptation."""
-    run, domain = setting.run, setting.record.slot.domain_id
-    placed = _already_placed(setting) if resume else None
+    run, domain, main = setting.run, setting.record.slot.domain_id, setting.accelerator.is_main_process
+    placed = on_first(setting.accelerator, lambda: _already_placed(setting)) if resume else None
     if placed is not None:
-        return _end(run, placed)
+        return on_first(setting.accelerator, lambda: _end(run, placed))
     loaded = _load(setting)
     setting.note(f"slot {domain} starts as {loaded.initial.source}")
     results, reference = _baselines(loaded)
-    unadapted = _predict(loaded, domain)
+    unadapted = _predict(loaded, domain) if main else loaded.target
     results[UNADAPTED] = field_errors(loaded.binding, unadapted, loaded.target)
+    setting.accelerator.wait_for_everyone()  # before anyone writes a checkpoint
     snapshot = load_newest(run.folder / "checkpoints") if resume else None
+    setting.accelerator.wait_for_everyone()
     adapted = unadapted
     setting.started()
     for index, stage in enumerate(run.plan.stages):
         _run_stage(setting, loaded, stage, index, snapshot, reference)
-        adapted = _predict(loaded, domain)
+        adapted = _predict(loaded, domain) if main else loaded.target
         results[RUNGS.get(stage.name, stage.name)] = field_errors(loaded.binding, adapted, loaded.target)
     finished = Finished(
         record=setting.record,
@@ -139,7 +149,7 @@ def adapt(setting: Setting, *, resume: bool = False) -> Adaptation:
         # Killed after the rename and before the status, the run must know its own version again.
         run.update(placing={"version": number, "manifest": sha256_file(folder / MANIFEST_NAME)})
 
-    return _end(run, register(setting.workspace, finished, remember))
+    return on_first(setting.accelerator, lambda: _end(run, register(setting.workspace, finished, remember)))
 
 
 def _end(run: Run, adaptation: Adaptation) -> Adaptation:
@@ -160,9 +170,19 @@ def _already_placed(setting: Setting) -> Adaptation | None:
     return None
 
 
-def check_start(record: EmbodimentRecord, base: ResolvedBase, plan: AdaptationPlan, reader: DatasetReader) -> None:
+def check_start(
+    record: EmbodimentRecord, base: ResolvedBase, plan: AdaptationPlan, reader: DatasetReader, processes: int = 1
+) -> None:
     """Refuse what would fail only after everything was decoded: the plan, the slot's start, a long instruction."""
     stages_in_loop(plan, base)
+    for stage in plan.stages:
+        if stage.batch_size % processes:
+            raise XvlaError(
+                "the processes cannot share a batch equally",
+                field=f"stage {stage.name}.batch_size",
+                found=stage.batch_size,
+                allowed=f"a multiple of {processes}",
+            )
     check_initialisation(record.spec.prompt, base)
     processor = Processor.from_folder(base.folder, XVLAConfig.from_folder(base.folder))
     for instruction in sorted({episode.instruction for episode in reader.episodes}):
@@ -184,7 +204,7 @@ def stages_in_loop(plan: AdaptationPlan, base: ResolvedBase) -> frozenset[str]:
 
 def _load(setting: Setting) -> Loaded:
     record, base, plan = setting.record, setting.base, setting.run.plan
-    check_start(record, base, plan, setting.reader)
+    check_start(record, base, plan, setting.reader, setting.accelerator.num_processes)
     in_loop = stages_in_loop(plan, base)
     config = XVLAConfig.from_folder(base.folder)
     processor = Processor.from_folder(base.folder, config)
@@ -205,7 +225,7 @@ def _load(setting: Setting) -> Loaded:
     splits = cache.fill(splits, model)
     if in_loop or not cache.plan.cached:
         splits = {
-            name: with_frames(split, processor, setting.run.scratch, setting.progress)
+            name: with_frames(split, processor, setting.scratch, setting.progress)
             if in_loop or name == "train"
             else split
             for name, split in splits.items()
@@ -215,7 +235,7 @@ def _load(setting: Setting) -> Loaded:
         record.slot.domain_id,
         record.spec.prompt,
         base.used_domains,
-        probe_of(splits["train"].source, model, processor, setting.run.scratch),
+        probe_of(splits["train"].source, model, processor, setting.scratch),
         plan.seed,
     )
     if not in_loop and cache.plan.cached:
@@ -244,7 +264,7 @@ def _run_stage(
     if stage.lora is not None:
         inject_lora(model, stage.lora, seed=run.plan.seed)
     slot = open_slot(model, domain)
-    if (run.folder / f"stage-{index}.safetensors").is_file():
+    if on_first(setting.accelerator, lambda: (run.folder / f"stage-{index}.safetensors").is_file()):
         _put_back(model, stage, run.load_stage(index))
     else:
         everything_moves = bool({"transformer_core", "vlm"} & set(stage.lr))
@@ -261,19 +281,21 @@ def _run_stage(
             accelerator=setting.accelerator,
             folder=run.folder,
             observer=setting.observer,
-            validate=_validator(loaded, stage, domain, reference, run.scratch),
+            validate=_validator(loaded, stage, domain, reference, setting.scratch),
             save_every=stage.eval_every if in_loop or everything_moves else min(50, stage.eval_every),
         )
         run_stage(job, snapshot if snapshot is not None and snapshot.stage == index else None)
         assert_unmoved(before, frozen_digest(model, domain, tables_only=everything_moves), stage.name)
-        run.save_stage(index, {t.name: t.parameter for t in select_trainables(model, stage)})
+        if setting.accelerator.is_main_process:
+            run.save_stage(index, {t.name: t.parameter for t in select_trainables(model, stage)})
+        setting.accelerator.wait_for_everyone()  # a resumed rank must find what the first one kept
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     close_slot(model, slot)
     if in_loop:
         cache_needed = any(later.name not in loaded.in_loop for later in run.plan.stages[index + 1 :])
         for name in ("train", "validation", "test") if cache_needed else ("test",):
-            loaded.splits[name] = _encoded_again(loaded, loaded.splits[name], run.scratch)
+            loaded.splits[name] = _encoded_again(loaded, loaded.splits[name], setting.scratch)
 
 
 @torch.no_grad()

@@ -89,6 +89,7 @@ def open_cache(
     }
     train = stored["train"].store
     lacking = sum(len(train.rows(block)) for block in train.missing())
+    setting.accelerator.wait_for_everyone()
     plan = plan_features(
         setting.run.plan.stages,
         in_loop,
@@ -98,9 +99,12 @@ def open_cache(
         found=train.key.count - lacking,
         item_bytes=2 if has_bf16(device) else 4,
         root=root,
-        choice=setting.features,
+        # A resumed run goes on as it began: the two ways round differently.
+        choice=setting.run.state.get("features", setting.features),
         budget=setting.feature_budget,
     )
+    if setting.accelerator.is_main_process:
+        setting.run.update(features="cache" if plan.cached else "on-the-fly")
     return FeatureCache(setting, root, stored, plan)
 
 

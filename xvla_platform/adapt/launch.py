@@ -1,12 +1,20 @@
 """One accelerator, and a refusal where a launch of several processes silently became one."""
 
 import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 
 from xvla_platform.errors import XvlaError
 from xvla_platform.modelling.precision import has_bf16
+
+LINGER_S = 5.0  # a launcher ends all processes when one does: the first one must have said its line by then
+Answer = TypeVar("Answer")
 
 
 def make_accelerator() -> Accelerator:
@@ -23,3 +31,22 @@ def make_accelerator() -> Accelerator:
             hint="start with `torchrun --nproc-per-node N -m xvla_platform …`",
         )
     return accelerator
+
+
+def on_first(accelerator: Accelerator, function: Callable[[], Answer]) -> Answer:
+    """Run on the first process and give its answer to all; where it fails, all end and only the first speaks."""
+    if accelerator.num_processes == 1:
+        return function()
+    box: list[Any] = [None, None]
+    if accelerator.is_main_process:
+        try:
+            box = [function(), None]
+        except XvlaError as error:
+            broadcast_object_list([None, error.exit_code], from_process=0)
+            raise
+    broadcast_object_list(box, from_process=0)
+    if box[1] is not None:
+        time.sleep(LINGER_S)
+        sys.exit(box[1])
+    answer: Answer = box[0]
+    return answer

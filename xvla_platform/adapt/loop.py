@@ -146,6 +146,8 @@ def run_stage(job: Job, resume: Snapshot | None = None) -> Outcome:
                 optimizer=optimizer,
             )
         job.observer.step_finished(stage, done, metrics)
+    if job.accelerator.num_processes > 1:
+        job.accelerator.free_memory()  # it keeps each stage's wrapped model, whose hooks would outlive the stage
     _finish(job, trainables, best if job.validate is not None else average)
     return Outcome(best_error=state["best_error"], best_step=int(state["best_step"]), trained=trained)
 

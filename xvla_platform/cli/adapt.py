@@ -1,6 +1,5 @@
 """`xvla adapt`: from a registered robot to a registered adaptation."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +38,21 @@ OF_THE_RUN = {
 @click.option("--batch-size", type=click.IntRange(min=1), help="Samples a step, over all processes.")
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of the run.")
 @click.option("--resume", is_flag=True, help="Go on with the newest interrupted run, with its own plan.")
+@click.option(
+    "--features",
+    type=click.Choice(["auto", "cache", "on-the-fly"]),
+    default="auto",
+    show_default=True,
+    help="Keep the frozen encoder's output, or compute it at every step; auto takes what costs less.",
+)
+@click.option(
+    "--feature-budget",
+    type=click.FloatRange(min=0),
+    default=50.0,
+    show_default=True,
+    metavar="GB",
+    help="Disk space that kept features may take together, in runs/.features.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
 @common_options
 def adapt(
@@ -51,56 +65,44 @@ def adapt(
     batch_size: int | None,
     seed: int | None,
     resume: bool,
+    features: Any,
+    feature_budget: float,
     dry_run: bool,
     workspace: Path | None,
 ) -> None:
     """Adapt the base to a robot: a prompt-only stage, then LoRA, full tuning or nothing.
 
     Ends with a version in registry/<robot>/: a PEFT adapter with its contract, its measured errors on held-out
-    episodes and its pictures. Interrupted at any moment, it goes on with --resume.
+    episodes and its pictures. Interrupted at any moment, it goes on with --resume. Under `torchrun` or
+    `accelerate launch` all processes share each batch, and the result is that of one process but for rounding.
     """
-    from xvla_platform.adapt.engine import check_start
-    from xvla_platform.adapt.plans import choose_plan
-    from xvla_platform.adapt.prepare import open_base, open_demonstrations, statistics_of
-    from xvla_platform.adapt.run import find_unfinished, newest_unfinished, start_run
-    from xvla_platform.platform.records import load_embodiment
+    from xvla_platform.adapt.launch import make_accelerator, on_first
+    from xvla_platform.adapt.prepare import statistics_of
+    from xvla_platform.adapt.run import start_run
+    from xvla_platform.cli.adapt_run import run_adaptation
     from xvla_platform.platform.workspace import Workspace
 
     _refuse_contradictions(resume, plan_file)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise XvlaError(
-            "`xvla adapt` runs in one process", field="WORLD_SIZE", found=os.environ["WORLD_SIZE"], allowed="1"
-        )
     place = Workspace.find(workspace)
-    record = load_embodiment(place, embodiment)
-    record = _on_base(place, record, base_name, revision, dry_run)
-    root = place.runs / embodiment
-    run = None
-    if resume:
-        run = newest_unfinished(root)
-        plan, source = run.plan, f"the interrupted run {place.shown(run.folder)}"
-        if run.record != record:
-            say("note      the robot was registered again since; the run keeps what it started with")
-        record = run.record
-    base = open_base(record, place)
-    if run is None:
-        plan, source = choose_plan(
-            base.folder, then=then, file=plan_file, steps=steps, batch_size=batch_size, seed=seed
-        )
-    reader = open_demonstrations(place, record)
-    check_start(record, base, plan, reader)
-    _announce(record, base, plan, source)
-    unfinished = None if resume else find_unfinished(root)
-    if unfinished is not None:
-        say(
-            f"note      {place.shown(unfinished.folder)} was not finished;"
-            f" `xvla adapt --embodiment {embodiment} --resume` goes on with it"
-        )
+    accelerator = make_accelerator()
+    choices = {"then": then, "file": plan_file, "steps": steps, "batch_size": batch_size, "seed": seed}
+
+    def prepare() -> Any:
+        """Everything that can be refused, on the first process; then the run's folder."""
+        record = _on_base(place, embodiment, base_name, revision, dry_run)
+        run, plan = _plan(place, record, choices, resume, accelerator.num_processes)
+        if not dry_run and run is None:
+            run = start_run(place.runs / embodiment, record, plan, statistics_of(place, embodiment))
+        return run, plan
+
+    run, plan = on_first(accelerator, prepare)
     if dry_run:
-        done(next_command=f"xvla adapt --embodiment {embodiment}", data={"plan": plan.model_dump(mode="json")})
+        if accelerator.is_main_process:
+            done(next_command=f"xvla adapt --embodiment {embodiment}", data={"plan": plan.model_dump(mode="json")})
         return
-    run = run or start_run(root, record, plan, statistics_of(place, embodiment))
-    adaptation = _run(place, record, base, reader, run, resume)
+    adaptation = run_adaptation(place, run, accelerator, resume=resume, features=features, budget_gb=feature_budget)
+    if not accelerator.is_main_process:
+        return
     from xvla_platform.platform.files import read_json
 
     results = read_json(adaptation.folder / "metrics.json")
@@ -112,6 +114,34 @@ def adapt(
         next_command="xvla push",
         data={"adaptation": adaptation.label, "results": results},
     )
+
+
+def _plan(place: Any, record: Any, choices: dict[str, Any], resume: bool, processes: int) -> tuple[Any, Any]:
+    """The interrupted run to go on with, if that is asked for, and the plan; announced, and refused if it cannot be."""
+    from xvla_platform.adapt.engine import check_start
+    from xvla_platform.adapt.plans import choose_plan
+    from xvla_platform.adapt.prepare import open_base, open_demonstrations
+    from xvla_platform.adapt.run import find_unfinished, newest_unfinished
+
+    root, run = place.runs / record.spec.name, None
+    if resume:
+        run = newest_unfinished(root)
+        plan, source = run.plan, f"the interrupted run {place.shown(run.folder)}"
+        if run.record != record:
+            say("note      the robot was registered again since; the run keeps what it started with")
+        record = run.record
+    base = open_base(record, place)
+    if run is None:
+        plan, source = choose_plan(base.folder, **choices)
+    check_start(record, base, plan, open_demonstrations(place, record), processes)
+    _announce(record, base, plan, source, processes)
+    unfinished = None if resume else find_unfinished(root)
+    if unfinished is not None:
+        say(
+            f"note      {place.shown(unfinished.folder)} was not finished;"
+            f" `xvla adapt --embodiment {record.spec.name} --resume` goes on with it"
+        )
+    return run, plan
 
 
 def _refuse_contradictions(resume: bool, plan_file: Path | None) -> None:
@@ -131,16 +161,17 @@ def _refuse_contradictions(resume: bool, plan_file: Path | None) -> None:
         raise XvlaError("--plan names every stage itself", field="--then", hint="leave --plan or --then out")
 
 
-def _on_base(place: Any, record: Any, name: str | None, revision: str | None, dry_run: bool) -> Any:
+def _on_base(place: Any, embodiment: str, name: str | None, revision: str | None, dry_run: bool) -> Any:
     """The record on the base asked for: registered there first, or with a dry run only as it would be."""
     from xvla_platform.adapt.prepare import statistics_of
     from xvla_platform.data.binding import Binding
     from xvla_platform.platform.bases import resolve_base
     from xvla_platform.platform.embodiments import add_embodiment, base_ref, base_space
     from xvla_platform.platform.plugins import load_plugin
-    from xvla_platform.platform.records import plugin_folder
+    from xvla_platform.platform.records import load_embodiment, plugin_folder
     from xvla_platform.platform.slots import allocate_slot
 
+    record = load_embodiment(place, embodiment)
     if revision is None and name in (None, record.base.id):
         return record
     base = resolve_base(name or record.base.id, revision, place.root)
@@ -161,7 +192,7 @@ def _on_base(place: Any, record: Any, name: str | None, revision: str | None, dr
     return record.model_copy(update=changes)
 
 
-def _announce(record: Any, base: Any, plan: Any, source: str) -> None:
+def _announce(record: Any, base: Any, plan: Any, source: str, processes: int) -> None:
     """Every inherited or defaulted choice, with its source, before compute is spent."""
     from xvla_platform.adapt.engine import stages_in_loop
 
@@ -169,59 +200,9 @@ def _announce(record: Any, base: Any, plan: Any, source: str) -> None:
     say(f"robot     {record.spec.name}: {record.data.episodes} episodes, {record.data.frames} frames")
     say(f"base      {base.id}, weights {base.fingerprint[:12]}; slot {record.slot.domain_id}")
     say(f"plan      {plan.name} (from {source}), seed {plan.seed}")
+    if processes > 1:
+        say(f"processes {processes}, which share every batch")
     for stage in plan.stages:
         rates = ", ".join(f"{group} {rate:g}" for group, rate in stage.lr.items())
         where = "encoder in the loop" if stage.name in in_loop else "cached features"
         say(f"          {stage.name}: {stage.steps} steps of {stage.batch_size}, {where}; lr {rates}")
-
-
-def _run(place: Any, record: Any, base: Any, reader: Any, run: Any, resume: bool) -> Any:
-    from xvla_platform.adapt.engine import Setting
-    from xvla_platform.adapt.engine import adapt as run_adaptation
-    from xvla_platform.adapt.launch import make_accelerator
-    from xvla_platform.adapt.loop import Observers
-    from xvla_platform.adapt.run import RunLog
-    from xvla_platform.cli.progress import Bars
-    from xvla_platform.platform.plugins import build_manager
-    from xvla_platform.platform.records import plugin_folder
-
-    folder = plugin_folder(place, record)
-    manager = build_manager(folder if folder.is_dir() else None)
-    accelerator = make_accelerator()
-    log = RunLog(run.folder, [stage.name for stage in run.plan.stages])
-    try:
-        with Bars() as bars:
-            setting = Setting(
-                workspace=place,
-                record=record,
-                base=base,
-                reader=reader,
-                statistics=run.statistics,
-                run=run,
-                accelerator=accelerator,
-                observer=Observers(bars, log, HookObserver(manager, run.folder)),
-                progress=bars.task,
-                note=lambda line: say(f"          {line}"),
-                started=lambda: manager.hook.adaptation_started(record=record, run_folder=run.folder),
-            )
-            adaptation = run_adaptation(setting, resume=resume)
-    finally:
-        log.close()
-    manager.hook.adaptation_finished(manifest=adaptation.manifest, folder=adaptation.folder)
-    return adaptation
-
-
-class HookObserver:
-    """Passes the loop's events on to plugins."""
-
-    def __init__(self, manager: Any, run_folder: Path) -> None:
-        self._hook = manager.hook
-        self._folder = run_folder
-
-    def stage_started(self, stage: Any, index: int, start: int, trained: Any) -> None:
-        """To `stage_started` of every plugin."""
-        self._hook.stage_started(stage=stage, run_folder=self._folder)
-
-    def step_finished(self, stage: Any, step: int, metrics: Any) -> None:
-        """To `step_finished` of every plugin."""
-        self._hook.step_finished(stage=stage, step=step, metrics=dict(metrics))

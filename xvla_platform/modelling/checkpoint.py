@@ -113,7 +113,9 @@ def _fill(model: XVLA, folder: Path, device: torch.device, *, vlm_optional: bool
         seen: set[str] = set()
         unexpected: list[str] = []
         for file in files:
-            with safe_open(file, framework="pt", device=str(device)) as handle:
+            # Launched processes call the CPU `cpu:0`, a name that safetensors does not know.
+            place = "cpu" if device.type == "cpu" else str(device)
+            with safe_open(file, framework="pt", device=place) as handle:
                 for key in handle.keys():  # noqa: SIM118  (not a mapping)
                     name = to_native(key, layout)
                     if name is None or (skip_vlm and name.startswith("vlm.")):

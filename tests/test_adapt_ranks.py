@@ -1,0 +1,95 @@
+"""`xvla adapt` on several processes is `xvla adapt`: the same batches, the same result, one voice, one version."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from adapt_helpers import command, write_place
+from conftest import REPOSITORY
+from safetensors.torch import load_file
+from test_adapt_cli import ADAPT, ADAPTER, write_plan
+
+pytestmark = pytest.mark.timeout(280)
+
+
+def torchrun(root: Path, *words: str, processes: int = 2) -> "subprocess.Popen[str]":
+    """The command under torchrun, as a user starts it."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    return subprocess.Popen(
+        [sys.executable, *launcher, "-m", "xvla_platform", *words],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A registered robot, and version 1 from one process."""
+    root = write_place(tmp_path_factory.mktemp("ranks") / "place")
+    write_plan(root)
+    plan = (root / "plan.yaml").read_text().replace("dropout: 0.1", "dropout: 0.0")
+    (root / "plan.yaml").write_text(plan)
+    assert command("add-embodiment", "plugins/my_arm", "--base", "base", cwd=root) == 0
+    assert command(*ADAPT, "--plan", "plan.yaml", cwd=root) == 0
+    return root
+
+
+def weights(root: Path, version: int) -> dict[str, torch.Tensor]:
+    return load_file(root / "registry" / "my_arm" / f"v{version}" / ADAPTER)
+
+
+def close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], tolerance: float) -> bool:
+    return one.keys() == other.keys() and all(torch.allclose(one[k], other[k], atol=tolerance) for k in one)
+
+
+def test_two_processes_end_where_one_does(place: Path) -> None:
+    """Weights agree but for the order of additions; features are found, not encoded; one process speaks."""
+    before = {path: path.stat().st_mtime_ns for path in (place / "runs" / ".features").rglob("*.bin")}
+    assert before
+    process = torchrun(place, *ADAPT, "--plan", "plan.yaml", "--json")
+    out, err = process.communicate(timeout=250)
+    assert process.returncode == 0, err
+    assert json.loads(out)["adaptation"] == "my_arm/v2"
+    assert close(weights(place, 1), weights(place, 2), 1e-5)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert len([line for line in (place / "runs/my_arm/002/metrics.jsonl").read_text().splitlines() if line]) == 12
+
+
+def test_a_killed_launch_goes_on_with_another_number_of_processes(place: Path) -> None:
+    """Two processes killed in the middle, one goes on: the same weights as if nothing had happened."""
+    shutil.rmtree(place / "runs" / ".features")  # and the two encode together
+    process = torchrun(place, *ADAPT, "--plan", "plan.yaml")
+    runs = place / "runs" / "my_arm"
+    deadline = time.monotonic() + 200
+    while not list(runs.glob("*/checkpoints/stage-0-step-*")) and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.02)
+    # The launcher gives each rank a session of its own.
+    for victim in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
+        victim.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert command(*ADAPT, "--resume", cwd=place) == 0
+    newest = max(int(path.name[1:]) for path in (place / "registry" / "my_arm").glob("v*") if path.is_dir())
+    assert close(weights(place, 1), weights(place, newest), 1e-5)
+
+
+def test_a_batch_that_cannot_be_shared_is_refused_by_one_voice(place: Path) -> None:
+    """One line from the first process, the others end quietly, nothing was started."""
+    before = sorted((place / "runs" / "my_arm").iterdir())
+    process = torchrun(place, *ADAPT, "--batch-size", "3", "--steps", "2")
+    _, err = process.communicate(timeout=200)
+    assert process.returncode != 0
+    assert err.count("the processes cannot share a batch equally; found 3; allowed: a multiple of 2") == 1
+    assert sorted((place / "runs" / "my_arm").iterdir()) == before

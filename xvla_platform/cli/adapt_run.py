@@ -1,0 +1,64 @@
+"""The part of `xvla adapt` that spends compute: bars, run log and hooks around the engine."""
+
+from pathlib import Path
+from typing import Any
+
+from xvla_platform.cli.output import say
+
+
+def run_adaptation(place: Any, run: Any, accelerator: Any, *, resume: bool, features: Any, budget_gb: float) -> Any:
+    """Run to a registered adaptation; of several processes the first one draws, logs and tells the hooks."""
+    from xvla_platform.adapt.engine import Setting, adapt
+    from xvla_platform.adapt.loop import Observers
+    from xvla_platform.adapt.prepare import open_base, open_demonstrations
+    from xvla_platform.adapt.run import RunLog
+    from xvla_platform.cli.progress import Bars
+    from xvla_platform.platform.plugins import build_manager
+    from xvla_platform.platform.records import plugin_folder
+
+    main = accelerator.is_main_process
+    folder = plugin_folder(place, run.record)
+    manager = build_manager(folder if folder.is_dir() else None)
+    log = RunLog(run.folder, [stage.name for stage in run.plan.stages]) if main else None
+    try:
+        with Bars(enabled=main) as bars:
+            setting = Setting(
+                workspace=place,
+                record=run.record,
+                base=open_base(run.record, place),
+                reader=open_demonstrations(place, run.record),
+                statistics=run.statistics,
+                run=run,
+                accelerator=accelerator,
+                observer=bars if log is None else Observers(bars, log, HookObserver(manager, run.folder)),
+                progress=bars.task if main else None,
+                features=features,
+                feature_budget=int(budget_gb * 1e9),
+                note=(lambda line: say(f"          {line}")) if main else (lambda line: None),
+                started=(lambda: manager.hook.adaptation_started(record=run.record, run_folder=run.folder))
+                if main
+                else (lambda: None),
+            )
+            adaptation = adapt(setting, resume=resume)
+    finally:
+        if log is not None:
+            log.close()
+    if main:
+        manager.hook.adaptation_finished(manifest=adaptation.manifest, folder=adaptation.folder)
+    return adaptation
+
+
+class HookObserver:
+    """Passes the loop's events on to plugins."""
+
+    def __init__(self, manager: Any, run_folder: Path) -> None:
+        self._hook = manager.hook
+        self._folder = run_folder
+
+    def stage_started(self, stage: Any, index: int, start: int, trained: Any) -> None:
+        """To `stage_started` of every plugin."""
+        self._hook.stage_started(stage=stage, run_folder=self._folder)
+
+    def step_finished(self, stage: Any, step: int, metrics: Any) -> None:
+        """To `step_finished` of every plugin."""
+        self._hook.step_finished(stage=stage, step=step, metrics=dict(metrics))
