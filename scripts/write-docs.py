@@ -229,6 +229,29 @@ def hooks() -> str:
     return "\n".join(parts)
 
 
+def checks() -> str:
+    """Every built-in rule of `xvla check` by groups of codes: severity, what it says, why it matters, how to fix it."""
+    from xvla_platform.check.findings import GROUPS
+    from xvla_platform.check.runner import catalogue
+
+    rules = [rule for rule in catalogue().values() if rule.code.startswith("XV")]
+    parts = []
+    for prefix, title in GROUPS.items():
+        rows = [
+            (
+                f"`{rule.code}` {rule.slug}",
+                rule.severity,
+                f"{rule.title[:1].upper()}{rule.title[1:]}. {rule.why}",
+                rule.fix,
+            )
+            for rule in rules
+            if rule.code.startswith(prefix)
+        ]
+        headers = ("code", "usual severity", "what it says and why it matters", "how to mend it")
+        parts.append(f"### {prefix}xx: {title}\n\n{table(headers, rows)}")
+    return "\n".join(parts)
+
+
 def signature(node: ast.FunctionDef) -> str:
     """`name(argument: Type) -> Type` of a function's source."""
     return f"{node.name}({ast.unparse(node.args)}) -> {ast.unparse(node.returns) if node.returns else 'None'}"
@@ -465,6 +488,7 @@ GENERATORS: dict[str, Callable[..., str]] = {
     "fields": fields,
     "file": file,
     "hooks": hooks,
+    "checks": checks,
     "help": help_pages,
     "layers": layers,
     "modules": modules,

@@ -244,7 +244,7 @@ def _timing(context: CheckContext, pair: Pair) -> Iterator[Finding]:
             code="XV213",
             severity="error",
             field=pair.action.place,
-            measured=f"the action differs from {pair.state.place} of the same frame by {closeness:.0%} of a tick's motion",
+            measured=f"the action is {pair.state.place} of the same frame but for {closeness:.0%} of a tick's motion",
             numbers={"closeness": closeness},
             fix="timing: reached",
         )
@@ -377,7 +377,7 @@ def _other_reading(pair: Pair) -> Iterator[Finding]:
             code=code,
             severity="error",
             field=pair.action.place,
-            measured=f"declared {declared}, which the state explains by {max(own, 0):.0%}, read as {found} by {best:.0%}",
+            measured=f"read as {declared} the state explains {max(own, 0):.0%} of it, read as {found} {best:.0%}",
             numbers={"declared": own, "measured": best},
             fix=f"format: {found} (or the state's, if that is the one misread)",
         )

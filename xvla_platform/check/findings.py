@@ -22,6 +22,14 @@ from xvla_platform.specs.embodiment import EmbodimentSpec
 
 Severity = Literal["error", "warning", "info"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
+GROUPS = {
+    "XV0": "declaration against dataset",
+    "XV1": "numbers and units",
+    "XV2": "rotations, actions and grippers",
+    "XV3": "cameras",
+    "XV4": "time, language and episodes",
+    "XV5": "against the base and a trained adaptation",
+}
 CODE = re.compile(r"^[A-Z]{2,8}\d{3}$")
 
 
