@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xvla_platform.check.findings import CheckContext, CheckGroup, CheckReport
+from xvla_platform.check.context import make_context
+from xvla_platform.check.findings import CheckGroup, CheckReport
 from xvla_platform.check.runner import check_groups, run_checks
 from xvla_platform.data.reader import DatasetReader, Images
 from xvla_platform.errors import XvlaError
-from xvla_platform.measure.recording import load_recording
 from xvla_platform.platform.bases import ResolvedBase, resolve_base
 from xvla_platform.platform.embodiments import base_space, open_data
 from xvla_platform.platform.plugins import load_plugin
@@ -169,15 +169,8 @@ def check(
     folder: Path | None,
 ) -> CheckReport:
     """Every check over a dataset and a declaration, as `xvla check` runs them."""
-    context = CheckContext(
-        spec=spec,
-        reader=reader,
-        recording=load_recording(reader, spec),
-        base=base,
-        space=base_space(base) if base else None,
-        split=_split(len(reader.episodes), spec),
-        plugin_folder=folder,
-    )
+    space = base_space(base) if base else None
+    context = make_context(spec, reader, plugin_folder=folder, base=base, space=space)
     return run_checks(context, groups=groups)
 
 
@@ -266,13 +259,6 @@ def _case(
 
 def _labels(report: CheckReport, severities: tuple[str, ...]) -> list[str]:
     return [f"{f.code} {f.field or ''}".strip() for f in report.findings if f.severity in severities]
-
-
-def _split(episodes: int, spec: EmbodimentSpec) -> dict[str, tuple[int, ...]]:
-    from xvla_platform.data.samples import split_episodes
-
-    parts = split_episodes(episodes, spec.dataset.held_out, 0)
-    return dict(zip(("train", "validation", "test"), parts, strict=True))
 
 
 def _first(reader: DatasetReader, count: int | None) -> DatasetReader:
