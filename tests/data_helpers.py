@@ -79,9 +79,15 @@ def make_spec(
 
 
 def images(length: int, episode: int, camera: int) -> np.ndarray:
-    """Flat grey frames [L, H, W, 3]: brightness 10 * frame + episode + 100 * camera, far apart under H.264."""
-    grey = np.array([(10 * i + 3 * episode + 100 * camera) % 250 for i in range(length)], dtype=np.uint8)
-    return np.broadcast_to(grey[:, None, None, None], (length, SIDE, SIDE, 3)).copy()
+    """Grey frames [L, H, W, 3] of mean brightness 10 * frame + 3 * episode + 100 * camera, far apart under H.264.
+
+    A coarse pattern of steps that differs by camera lies over it, as a view of one colour is a fault.
+    """
+    level = np.array([(10 * i + 3 * episode + 100 * camera) % 210 for i in range(length)]) + 20
+    rows, columns = np.indices((SIDE, SIDE)) // 8
+    pattern = 16 * ((rows if camera else columns) % 2) - 8
+    frames = (level[:, None, None] + pattern).astype(np.uint8)
+    return np.repeat(frames[..., None], 3, axis=-1)
 
 
 def columns(length: int, episode: int) -> dict[str, np.ndarray]:
