@@ -351,7 +351,7 @@ def _mirror(camera: CameraSpec, seen: Seen, facts: dict, explained: set[int]) ->
             code="XV307",
             severity="error" if gain > 0.5 and len(found) >= 2 * MIN_GROUP else "warning",
             field=f"cameras.{camera.name}",
-            measured=f"mirrored or turned against the others in {counted(episodes, of)}: read that way, the hand's motion "
+            measured=f"mirrored or turned against the others in {counted(episodes, of)}: read so, the hand's motion "
             f"explains {gain:.0%} more of how the image changes",
             numbers={"gain": found, "of": of},
             fix="right the images of these episodes in the dataset, or leave the episodes out",

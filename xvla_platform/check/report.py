@@ -5,6 +5,7 @@ dataset or the declaration is escaped text; pictures are inlined.
 """
 
 import base64
+import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +24,7 @@ SHEET_EPISODES = 6
 PLOT_EPISODES = 3
 EVIDENCE_EPISODES = 2
 MAX_INSTRUCTIONS = 60
+YAML_LINE = re.compile(r"[a-z_]+: \S")
 
 
 def write_report(report: CheckReport, context: CheckContext, folder: Path) -> Path:
@@ -126,6 +128,8 @@ def _findings(
     out = []
     for number, finding in enumerate(report.findings, start=1):
         rule = report.rules[finding.code]
+        fix = finding.fix or rule.fix
+        code = "`" not in fix and YAML_LINE.match(fix) is not None
         entry: dict[str, Any] = {
             "code": finding.code,
             "slug": rule.slug,
@@ -134,9 +138,10 @@ def _findings(
             "field": finding.field,
             "measured": finding.measured,
             "why": rule.why,
-            "fix": finding.fix or rule.fix,
+            "fix": f"`{fix}`" if code else fix,
+            "fix_is_code": code,
             "episodes": _episode_list(finding.episodes),
-            "strips": _evidence(context, finding),
+            "strips": _evidence(report, context, finding),
             "curve": _curve(finding),
             "plot": None,
             "link": None,
@@ -161,7 +166,7 @@ def _concerns(finding: Finding, plot: FieldPlot) -> bool:
     return place in plot.fields or any(field.startswith(f"{place}.") for field in plot.fields if place == "action")
 
 
-def _evidence(context: CheckContext, finding: Finding) -> list[dict[str, Any]]:
+def _evidence(report: CheckReport, context: CheckContext, finding: Finding) -> list[dict[str, Any]]:
     """Frames of the camera that a finding names: of the episodes concerned, with one that is not beside them."""
     cameras = {camera.name: camera for camera in context.spec.cameras}
     camera = cameras.get((finding.field or "").removeprefix("cameras."))
@@ -169,14 +174,17 @@ def _evidence(context: CheckContext, finding: Finding) -> list[dict[str, Any]]:
         return []
     read = [episode.index for episode in context.recording.episodes]
     concerned = [episode for episode in finding.episodes if episode in read][:EVIDENCE_EPISODES]
-    other = next((episode for episode in read if episode not in finding.episodes), None) if concerned else read[0]
+    elsewhere = {episode for one in report.findings if one is not finding for episode in one.episodes}
+    clean = [episode for episode in read if episode not in elsewhere and episode not in finding.episodes]
+    spare = clean or [episode for episode in read if episode not in finding.episodes]
+    other = spare[0] if spare else (None if concerned else read[0])
     tone = finding.severity
     chosen: list[tuple[CameraSpec, int, str | None]] = [(camera, episode, tone) for episode in concerned]
     if other is not None:
         chosen.append((camera, other, None if concerned else tone))
     partner = cameras.get(str(finding.numbers.get("other") or finding.numbers.get("partner")))
     if partner is not None:
-        chosen.append((partner, (concerned or read)[0], tone))
+        chosen.append((partner, (concerned or spare or read)[0], tone))
     out = []
     for one, episode, marked in chosen:
         note = None if marked else "not concerned"

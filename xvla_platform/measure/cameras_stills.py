@@ -186,7 +186,7 @@ def _repeated(footage: Footage, stream: Stream, frozen: set[int]) -> Iterator[St
         share = float((change[moving] <= max(NO_CHANGE / 4, 0.02 * typical)).mean())
         if share > 0.3:
             episodes[episode] = share
-    if len(episodes) >= min(3, len(usual)):  # one or two may be an arm that is out of view for a while
+    if episodes and len(episodes) >= min(3, len(usual)):  # one or two may be an arm that is out of view for a while
         yield StillFault(kind="repeated", episodes=episodes, of=len(usual), typical=float(np.median(usual)), found=0.0)
 
 
