@@ -77,7 +77,7 @@ def bare(source: Source, *, names: bool, cameras: bool = False) -> Source:
     return replace(source, features=features)
 
 
-def numbers(robot: str, keys: Sequence[str] = (STATE, ACTION), episodes: int = 40) -> list[dict[str, np.ndarray]]:
+def numbers(robot: str, keys: Sequence[str] = (STATE, ACTION), episodes: int = 20) -> list[dict[str, np.ndarray]]:
     """Columns of some episodes of a simulated robot."""
     reader: DatasetReader = open_lerobot(REPOSITORY / "plugins" / robot / "demonstrations")
     return [reader.columns(index, keys) for index in sampled_episodes(len(reader.episodes), episodes, 0)]

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import yaml
 from conftest import REPOSITORY
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from scaffold_data import ACTION, STATE, bare, differences, numbers, recorded, source_of
 from scipy.spatial.transform import Rotation
 
@@ -107,7 +109,7 @@ def test_every_simulated_robot_without_names_is_right_or_blank(robot: str) -> No
 # Other shapes of data, made of the example's own numbers.
 
 
-def example(episodes: int = 40) -> list[dict[str, np.ndarray]]:
+def example(episodes: int = 20) -> list[dict[str, np.ndarray]]:
     """The example's columns in metres and radians."""
     scale = np.array([1e-3] * 3 + [np.pi / 180] * 3 + [1.0])
     return [{key: values * scale for key, values in part.items()} for part in numbers("my_arm", episodes=episodes)]
@@ -162,6 +164,32 @@ def test_scaled_steps_leave_their_scale_open() -> None:
     assert written(position)["scale"] == "???"
     assert position["scale"].value == pytest.approx(0.05, rel=0.3)
     assert state_of(position["unit"]) == "blank"
+
+
+def test_steps_as_shares_of_the_largest_step_leave_unit_and_scale_open() -> None:
+    """As in robomimic's and LIBERO's recordings: -1 to 1, cut off at the ends, followed slowly."""
+    data = []
+    for part in example():
+        state, told = part[STATE], part[ACTION]
+        now, goal = (Rotation.from_euler("xyz", values[:, 3:6]) for values in (state, told))
+        moves = [(told[:, :3] - state[:, :3]) / 0.05, (goal * now.inv()).as_rotvec() / 0.5, 1 - 2 * told[:, 6:]]
+        data.append(
+            {
+                "obs/ee_pos": state[:, :3],
+                "obs/ee_ori": now.as_rotvec(),
+                "obs/gripper_states": state[:, 6:] * [0.04, -0.04],
+                "actions": np.concatenate(moves, axis=1).clip(-1, 1),
+            }
+        )
+    result = infer(source_of(data), "robot")
+    for kind in ("position", "rotation"):
+        entry = written(field(result, "action", kind))
+        assert entry["reference"] in ("relative", "???")
+        assert (entry["unit"], entry["scale"]) == ("???", "???")
+    gripper = written(field(result, "action", "gripper"))
+    assert (gripper["open"], gripper["closed"], gripper["unit"]) == (-1.0, 1.0, "normalized")
+    kinds = [entry["kind"].value for entry in result.draft["proprio"]["fields"]]
+    assert kinds == ["position", "rotation", "gripper", "ignored"]
 
 
 def test_names_that_contradict_the_numbers_leave_a_blank() -> None:
@@ -226,10 +254,7 @@ def test_one_column_a_quantity_prefers_the_hand_and_names_the_joints() -> None:
 
 
 def test_padding_is_ignored_and_filled_with_what_was_recorded() -> None:
-    data = [
-        {key: np.insert(values, 6, 0.0, axis=1) for key, values in part.items()}
-        for part in numbers("my_arm", episodes=40)
-    ]
+    data = [{key: np.insert(values, 6, 0.0, axis=1) for key, values in part.items()} for part in numbers("my_arm")]
     result = infer(source_of(data), "robot")
     kinds = [entry["kind"].value for entry in result.draft["action"]["fields"]]
     assert kinds == ["position", "rotation", "ignored", "gripper"]
@@ -268,3 +293,36 @@ def test_states_recorded_as_actions_are_called_reached() -> None:
     data = [{STATE: part[STATE], ACTION: part[STATE]} for part in example()]
     result = infer(source_of(data, {STATE: POSE, ACTION: POSE}), "robot")
     assert resolve(result.draft)["action"]["timing"] == "reached"
+
+
+VALUES = st.sampled_from([0.0, 1.0, -1.0, 0.5, 3.14159, 90.0, 1e-9, 1e9, 1e300, float("nan"), float("inf")])
+
+
+@st.composite
+def recordings(draw: st.DrawFn) -> Source:
+    """Odd numbers in odd columns: constant, huge, not finite, of one frame, of any width, under any name."""
+    keys = draw(st.lists(st.sampled_from([STATE, ACTION, "obs/ee_pos", "obs/robot0_eef_quat", "qpos"]), min_size=1))
+    widths = {key: draw(st.integers(1, 9)) for key in keys}
+    words = st.sampled_from([*POSE, "qx", "qy", "qz", "qw", "joint_1", "joint_2", "delta_x", "pad", "", "left_gripper"])
+    names = {key: draw(st.none() | st.lists(words, min_size=widths[key], max_size=widths[key])) for key in widths}
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    episodes = []
+    for _ in range(draw(st.integers(1, 4))):
+        length = draw(st.integers(1, 30))
+        part = {}
+        for key, width in widths.items():
+            numbers = rng.normal(0, 1, (length, width)).cumsum(axis=0) * draw(st.sampled_from([0.0, 1e-3, 1.0, 100.0]))
+            numbers[draw(st.integers(0, length - 1)), draw(st.integers(0, width - 1))] = draw(VALUES)
+            part[key] = numbers
+        episodes.append(part)
+    return source_of(episodes, names, fps=draw(st.sampled_from([None, 0.5, 20.0])))
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(recordings())
+def test_any_numbers_give_a_draft_that_reads_back(source: Source) -> None:
+    draft = infer(source, "robot").draft
+    text = plugin_text(draft, source="x")
+    assert yaml.safe_load(text) == resolve(draft)
+    for vector in ("proprio", "action"):
+        assert draft[vector]["fields"]

@@ -112,7 +112,7 @@ def test_names_of_columns(key: str, width: int, expected: str | None) -> None:
     assert short(read_names(key, width)) == expected
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.lists(st.text(max_size=12), min_size=1, max_size=20), st.text(max_size=30))
 def test_any_names_give_a_partition(names: list[str], key: str) -> None:
     for segments in (read_names(key, len(names), names), read_names(key, len(names))):
@@ -169,7 +169,8 @@ def test_rotations_with_a_shape_betray_the_layout(layout: str, expected: str) ->
     found = partition(episodes)
     assert short(found) == expected
     assert found is not None
-    assert all(part.confidence >= 0.9 for part in found)
+    # Which of two arms is the left one, no number tells.
+    assert all((part.confidence >= 0.9) == (part.arm is None) for part in found)
 
 
 def test_noise_is_no_layout() -> None:

@@ -4,7 +4,8 @@ In: the chosen parts of state and action with their numbers. Out: entries of `fi
 combines what names say with what is measured. An action is read against the state of the same kind and arm.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from xvla_platform.scaffold.part import Part
 from xvla_platform.specs.fields import ANGLE_FORMATS, ROTATION_SIZE
 
 SAME_GAIN = (0.5, 2.0)  # an action that is a step in the state's own unit has a gain between these
+QUICK = 3  # ticks within which a step is followed closely enough to tell its unit
 FIELD_NAMES = {"position": "position", "rotation": "rotation", "joint": "joints", "gripper": "gripper"}
 
 
@@ -167,7 +169,7 @@ def _describe_command(part: Part, mate: Part | None, states: Sequence[Part], hz:
                 continue
             part.facts[name] = _as_state(part, mate, name, absolute.facts[name], shared)
     else:
-        _relative_terms(part, mate, measured, reference)
+        _relative_terms(part, mate, measured)
     _axes(part, mate, states)
 
 
@@ -189,38 +191,43 @@ def _as_state(part: Part, mate: Part, name: str, own: Guess, shared: float) -> G
     return same
 
 
-def _relative_terms(part: Part, mate: Part, measured: Guess | None, reference: Guess) -> None:
+def _relative_terms(part: Part, mate: Part, measured: Guess | None) -> None:
     """Unit, scale and format of steps: small numbers that say little by themselves."""
-    named_unit, named_format = part.segment.facts.get("unit"), part.segment.facts.get("format")
-    gain = abs(float((measured.numbers if measured else {}).get("gain") or 0.0))
-    known = mate.facts.get("unit")
     if part.kind != "rotation" or part.segment.size == 3:
-        borrowed = None
-        if known is not None and known.value is not None:
-            fits = SAME_GAIN[0] < gain < SAME_GAIN[1]
-            borrowed = Guess(
-                value=known.value,
-                confidence=min(known.confidence, 0.85) if fits else 0.4,
-                evidence=f"the state moves by {1 / gain:.3g} of its unit for a recorded 1" if gain else "as the state",
-            )
-            if gain and not fits:
-                part.facts["scale"] = Guess(
-                    value=float(f"{1 / gain:.2g}"),
-                    confidence=0.4,
-                    evidence=f"the state moves by {1 / gain:.3g} {known.value} for a recorded 1, as far as it follows",
-                )
-        part.facts["unit"] = combine(named_unit, borrowed)
-    if part.kind == "rotation":
-        unclear = "small turns look alike as axis-angle and as Euler angles"
-        guess = nothing(unclear)
-        if part.segment.size == 3:
-            guess = Guess(value="axis_angle", confidence=0.4, evidence=unclear)
-        elif part.segment.size == mate.segment.size and mate.facts["format"].value is not None:
-            guess = weakened(mate.facts["format"], 0.7, "as the state")
-        if named_format is not None:
-            guess = named_format
-        part.facts["format"] = guess
-    del reference
+        part.facts |= _step_unit(part, mate, measured.numbers if measured is not None else {})
+    if part.kind != "rotation":
+        return
+    unclear = "small turns look alike as axis-angle and as Euler angles"
+    guess = nothing(unclear)
+    if part.segment.facts.get("format") is not None:
+        guess = part.segment.facts["format"]
+    elif part.segment.size == 3:
+        guess = Guess(value="axis_angle", confidence=0.4, evidence=unclear)
+    elif part.segment.size == mate.segment.size and mate.facts["format"].value is not None:
+        guess = weakened(mate.facts["format"], 0.7, "as the state")
+    part.facts["format"] = guess
+
+
+def _step_unit(part: Part, mate: Part, numbers: Mapping[str, Any]) -> dict[str, Guess]:
+    """The unit of steps, by how far the state moves for a recorded 1, and a scale where that is no unit of its own."""
+    named, known = part.segment.facts.get("unit"), mate.facts.get("unit")
+    gain, lag = abs(float(numbers.get("gain") or 0.0)), int(numbers.get("lag_ticks") or 0)
+    if known is None or known.value is None or not gain:
+        return {"unit": combine(named, nothing("the state's unit, or how it follows, is not known"))}
+    # What a controller reaches in many ticks says little of the step it was told.
+    plain = SAME_GAIN[0] < gain < SAME_GAIN[1] and lag <= QUICK and not _fills_a_box(part)
+    moved = f"the state moves by {1 / gain:.3g} {known.value} for a recorded 1, {lag} ticks on"
+    guess = Guess(value=known.value, confidence=min(known.confidence, 0.85) if plain else 0.4, evidence=moved)
+    if plain:
+        return {"unit": combine(named, guess)}
+    scale = Guess(value=float(f"{1 / gain:.2g}"), confidence=0.4, evidence=f"{moved}, as far as it follows")
+    return {"unit": combine(named, guess), "scale": scale}
+
+
+def _fills_a_box(part: Part) -> bool:
+    """Whether the numbers are cut off at -1 and 1, as commands are that stand for a share of the largest step."""
+    values = np.abs(np.concatenate(part.episodes)) if part.episodes else np.zeros((1, 1))
+    return bool((values <= 1.0 + 1e-6).all() and (values > 0.999).any())
 
 
 def _reference(part: Part, mate: Part, states: Sequence[Part]) -> Guess | None:

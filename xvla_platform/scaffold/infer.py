@@ -13,7 +13,6 @@ import numpy as np
 from xvla_platform.measure import actions, cameras, timing
 from xvla_platform.measure.cameras_footage import Hand, look
 from xvla_platform.measure.guess import LIKELY, Guess
-from xvla_platform.measure.recording import sampled_episodes
 from xvla_platform.scaffold.cameras import draft_cameras
 from xvla_platform.scaffold.choose import Choice, choose
 from xvla_platform.scaffold.combine import combine
@@ -22,7 +21,7 @@ from xvla_platform.scaffold.facts import Part, common_key, draft_vectors, entry,
 from xvla_platform.scaffold.names import Segment
 from xvla_platform.scaffold.partition import partition
 from xvla_platform.scaffold.sources import Source
-from xvla_platform.scaffold.table import SAMPLED_EPISODES, Column, Table, read_table
+from xvla_platform.scaffold.table import Column, Table, read_table
 from xvla_platform.specs.base import SCHEMA_VERSION
 
 USUAL_RATES = {"hdf5": (50.0, "ALOHA's recordings have 50 Hz, robomimic's and LIBERO's 20")}
@@ -45,7 +44,7 @@ def infer(source: Source, name: str, *, main_camera: str | None = None) -> Resul
     rate = _rate(source, table)
     hz = rate.value if isinstance(rate.value, (int, float)) and rate.confidence >= LIKELY else None
     states, commands = draft_vectors(state, action, hz)
-    views, camera_notes = _cameras(source, states, main_camera)
+    views, camera_notes = _cameras(source, table, states, main_camera)
     draft: Draft = {
         "schema_version": SCHEMA_VERSION,
         "name": name,
@@ -121,12 +120,14 @@ def _horizon(source: Source, hz: float | None) -> Guess:
     return Guess(value=float(f"{min(seconds, 60.0):.2g}"), confidence=0.7, evidence=evidence)
 
 
-def _cameras(source: Source, states: list[Part], main_camera: str | None) -> tuple[list[Draft], list[str]]:
+def _cameras(
+    source: Source, table: Table, states: list[Part], main_camera: str | None
+) -> tuple[list[Draft], list[str]]:
     keys = [key for key, feature in source.features.items() if feature.is_camera]
     mounts: Mapping[str, Guess] = {}
     main: Guess | None = None
     if source.reader is not None and len(keys) > 0:
-        hands = _hands(source, states)
+        hands = _hands(table, states)
         if hands:
             seen = cameras.watch(look(source.reader, keys, hands, quick=True))
             mounts = cameras.mounts(source.reader, keys, hands, seen=seen)
@@ -135,13 +136,11 @@ def _cameras(source: Source, states: list[Part], main_camera: str | None) -> tup
     return draft_cameras(source.features, source.reader, mounts=mounts, main=main, chosen_main=main_camera)
 
 
-def _hands(source: Source, states: list[Part]) -> dict[int, tuple[Hand, ...]]:
+def _hands(table: Table, states: list[Part]) -> dict[int, tuple[Hand, ...]]:
     """How the arms moved in the sampled episodes, in whatever numbers there are."""
-    assert source.reader is not None
-    chosen = sampled_episodes(len(source.reader.episodes), SAMPLED_EPISODES, 0)
     moving = [part for part in states if part.kind in ("position", "rotation", "joint", None) and part.episodes]
     out: dict[int, tuple[Hand, ...]] = {}
-    for place, index in enumerate(chosen):
+    for place, index in enumerate(table.indices):
         hands = []
         for arm in dict.fromkeys(part.arm for part in moving):
             own = [part for part in moving if part.arm == arm and place < len(part.episodes)]

@@ -73,6 +73,9 @@ def partition(episodes: Sequence[FloatArray], *, like: Sequence[Segment] | None 
         return None
     confidence = 0.92 if lead >= CLEAR else 0.7
     evidence = f"unnamed; its numbers fit {ranked[0].layout}: {', '.join(ranked[0].reasons)}"
+    if "|" in ranked[0].layout:
+        confidence = min(confidence, 0.8)  # that the left arm comes first is a habit
+        evidence += "; the first arm is taken for the left one"
     return _spread(segments_of(ranked[0].layout, confidence, evidence), used, values)
 
 

@@ -16,6 +16,8 @@ from xvla_platform.measure.recording import sampled_episodes
 from xvla_platform.scaffold.names import Segment, flat_names, read_names, side, words
 
 SAMPLED_EPISODES = 60
+LARGEST = 1e30  # beyond it lie infinities and fill values; NaN is not below it either
+SHORTEST = 4  # frames; a shorter episode shows no motion
 WIDEST = 256  # flattened simulator states and embeddings are wider
 NUMERIC = re.compile(r"^(b?float|u?int|double|half|bool)")
 BOOKKEEPING = re.compile(
@@ -52,8 +54,9 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """All columns of the dataset, in its order."""
+    """All columns of the dataset, in its order; `indices` are the sampled episodes that every column was read of."""
 
+    indices: tuple[int, ...] = ()
     state: tuple[Column, ...]
     action: tuple[Column, ...]
     timestamps: tuple[FloatArray, ...] = ()
@@ -69,6 +72,7 @@ def read_table(
     keys = [key for key, feature in features.items() if _is_column(key, feature)]
     chosen = sampled_episodes(len(reader.episodes), SAMPLED_EPISODES, 0) if reader is not None else []
     numbers, notes = _read(reader, keys, chosen)
+    numbers, chosen = _finite(numbers, chosen, notes)
     columns = []
     for key in keys:
         width = _width(features[key])
@@ -90,6 +94,7 @@ def read_table(
     columns = _two_robots(columns)
     times = tuple(reader.timestamps(index) for index in chosen) if reader is not None else ()
     return Table(
+        indices=tuple(chosen),
         state=tuple(column for column in columns if not ACTION.search(words(column.key))),
         action=tuple(column for column in columns if ACTION.search(words(column.key))),
         timestamps=times,
@@ -132,18 +137,48 @@ def _read(
         return numbers, notes
     for index in chosen:
         try:
-            columns = reader.columns(index, [key for key in keys if key in numbers])
-        except XvlaError:
-            columns = {}
-            for key in list(numbers):
-                try:
-                    columns |= reader.columns(index, [key])
-                except XvlaError as error:
-                    notes.append(f"column '{key}' is left out: {error.message}")
-                    del numbers[key]
+            columns = reader.columns(index, list(numbers))
+        except XvlaError as error:
+            columns = _one_by_one(reader, index, numbers, notes)
+            if not columns:
+                raise error  # nothing can be read: the dataset is at fault, not a column
         for key, values in columns.items():
             numbers[key].append(values.reshape(len(values), -1))
     return numbers, notes
+
+
+def _one_by_one(
+    reader: DatasetReader, index: int, numbers: dict[str, list[FloatArray]], notes: list[str]
+) -> dict[str, FloatArray]:
+    """The columns of an episode that can be read; those that cannot leave `numbers`, with a note."""
+    columns: dict[str, FloatArray] = {}
+    for key in list(numbers):
+        try:
+            columns |= reader.columns(index, [key])
+        except XvlaError as error:
+            notes.append(f"column '{key}' is left out: {error.message}")
+            del numbers[key]
+    return columns
+
+
+def _finite(
+    numbers: dict[str, list[FloatArray]], chosen: Sequence[int], notes: list[str]
+) -> tuple[dict[str, list[FloatArray]], list[int]]:
+    """Only columns and episodes whose numbers are all finite, and episodes long enough to show motion."""
+    sound: dict[str, list[bool]] = {
+        key: [bool((np.abs(values) < LARGEST).all()) and len(values) >= SHORTEST for values in episodes]
+        for key, episodes in numbers.items()
+    }
+    for key, verdicts in sound.items():
+        if verdicts and 2 * sum(verdicts) < len(verdicts):
+            notes.append(
+                f"column '{key}' is left out: in most episodes it is not finite, or shorter than {SHORTEST} frames"
+            )
+            del numbers[key]
+    kept = [place for place in range(len(chosen)) if all(sound[key][place] for key in numbers)]
+    if len(kept) < len(chosen) and numbers:
+        notes.append(f"{len(chosen) - len(kept)} of {len(chosen)} sampled episodes hold numbers that cannot be used")
+    return {key: [episodes[place] for place in kept] for key, episodes in numbers.items()}, [chosen[i] for i in kept]
 
 
 def _two_robots(columns: Sequence[Column]) -> list[Column]:
