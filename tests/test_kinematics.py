@@ -234,6 +234,7 @@ def test_a_prismatic_limit_is_respected(tmp_path: Path) -> None:
         (SIX.replace('<joint name="j4"/>', "<freejoint/>"), {"tip": "grip"}, "j4|cannot be read"),
         (SIX.replace('<joint name="j4"/>', '<joint name="j4" type="ball"/>'), {"tip": "grip"}, "several degrees"),
         (SIX.replace('class="pitch"', 'class="yaw"', 2), {"tip": "grip"}, "cannot be read|is not in"),
+        (SIX.replace('quat="0.9 0.1 0.2 -0.1"', 'quat="1e200 1e200 0 0"'), {"tip": "grip"}, "rotation that is none"),
         (SIX, {"tip": "finger"}, r"found f\."),
     ],
 )

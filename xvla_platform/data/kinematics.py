@@ -56,7 +56,14 @@ class Chain:
         self.spec = spec
         self._file = inside(spec.file, folder)
         model = compile_robot(spec.file, folder)
-        self._segments = _segments(model, spec, self._file)
+        if not all(
+            np.isfinite(part).all() for part in (model.body_pos, model.body_quat, model.site_pos, model.jnt_pos)
+        ):
+            raise XvlaError("places a body, site or joint at numbers that are not finite", file=self._file)
+        try:
+            self._segments = _segments(model, spec, self._file)
+        except ValueError as error:  # a rotation of length 0, which overflow can leave behind
+            raise XvlaError(f"holds a rotation that is none: {error}", file=self._file) from None
         self.low, self.high = _limits(model, spec)
 
     def forward(self, joints: ArrayLike) -> tuple[FloatArray, FloatArray]:
