@@ -1,7 +1,5 @@
 """Opening what checks look at, and keeping what they found: `check.json` and `report.html` in one folder."""
 
-import importlib
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
@@ -61,6 +59,7 @@ def split_of(count: int, held_out: float) -> dict[str, tuple[int, ...]]:
 
 def write_check(report: CheckReport, context: CheckContext, folder: Path) -> None:
     """Write `check.json`, and `report.html` with what it shows, into an existing folder."""
+    from xvla_platform.check.report import write_report
+
     write_json(folder / CHECK_NAME, report.to_json())
-    if importlib.util.find_spec("xvla_platform.check.report") is not None:
-        importlib.import_module("xvla_platform.check.report").write_report(report, context, folder)
+    write_report(report, context, folder)

@@ -60,8 +60,11 @@ def grippers(context: CheckContext) -> Iterator[Finding]:
                 numbers={"value": ends.low},
             )
             continue
-        yield from _range(context, column, ends.low, ends.high)
-        yield from _polarity(context, column)
+        ranges = list(_range(context, column, ends.low, ends.high))
+        yield from ranges
+        # Which end is closed is asked of the ends; while these are in doubt the answer would be too.
+        if not ranges:
+            yield from _polarity(context, column)
 
 
 def _range(context: CheckContext, column: Column, low: float, high: float) -> Iterator[Finding]:

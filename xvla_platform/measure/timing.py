@@ -8,6 +8,8 @@ import numpy as np
 from xvla_platform.data.reader import FloatArray
 from xvla_platform.measure.guess import Guess
 
+SHAKY = 0.12  # of a period: steps that usually miss a whole number of periods by more come from an uneven clock
+
 
 @dataclass(frozen=True, kw_only=True)
 class Clock:
@@ -47,20 +49,26 @@ def rate(timestamps: Sequence[FloatArray]) -> Guess:
 def clock(times: FloatArray, period_s: float | None = None) -> Clock:
     """How even one episode's time stamps [L] are; `period_s` is the expected step, else the median."""
     steps = np.diff(times)
-    if not len(steps):
-        return Clock(period_s=0.0, jitter=0.0, gaps=(), repeats=())
     forward = steps[steps > 0]
-    median = float(np.median(forward)) if len(forward) else 0.0
-    period = period_s or median
-    if period <= 0:
-        return Clock(period_s=0.0, jitter=0.0, gaps=(), repeats=tuple(range(len(steps))))
-    gaps = np.flatnonzero(steps > 1.6 * period)
-    repeats = np.flatnonzero(steps <= 0.05 * period)
+    if not len(forward):
+        return Clock(period_s=0.0, jitter=0.0, gaps=(), repeats=tuple(range(1, len(steps) + 1)))
+    period = period_s or float(np.median(forward))
+    # Where steps are whole multiples of the period frames are missing; where they are anything the clock is shaky.
+    shaky = float(np.median(np.abs(steps / period - np.round(steps / period)))) > SHAKY
+    if shaky:
+        mean = float(np.mean(steps))
+        jitter = float(np.percentile(np.abs(steps - mean), 95) / period)
+        return Clock(period_s=mean, jitter=jitter, gaps=(), repeats=())
+    median = float(np.median(forward))
+    # A stamp that is late or early is made up for by the next one; a missing or repeated frame is not.
+    padded = np.concatenate([[period], steps, [period]])
+    around = padded[:-2] + padded[1:-1] + padded[2:]
+    gaps = np.flatnonzero((steps > 1.6 * period) & (around > 3.5 * period))
+    repeats = np.flatnonzero((steps <= 0.05 * period) & (around < 2.5 * period))
     even = steps[(steps <= 1.6 * period) & (steps > 0.05 * period)]
-    jitter = float(np.percentile(np.abs(even - median), 95) / period) if len(even) else 0.0
     return Clock(
         period_s=median,
-        jitter=jitter,
+        jitter=float(np.percentile(np.abs(even - median), 95) / period) if len(even) else 0.0,
         gaps=tuple(int(index) for index in gaps),
         repeats=tuple(int(index) + 1 for index in repeats),
     )
@@ -82,21 +90,24 @@ def repeated_rows(states: FloatArray) -> tuple[int, int]:
     return int((~moved & amid).sum()), int((moved | amid).sum())
 
 
-def leaps(positions: FloatArray, rotations: FloatArray | None = None, *, factor: float = 1.75) -> list[int]:
-    """Frames before which at least one frame is missing, by the motion [L, n]: a step as long as two or more.
+def leaps(positions: FloatArray, *, factor: float = 1.75, far: float = 4.0) -> list[int]:
+    """Frames [of L] before which at least one frame is missing, by the motion [L, n]: the frames after the leap.
 
-    A dropped frame makes one step as long as the two neighbouring ones together, in the same direction, with steps
-    of like size on both sides, twice over. Returned are the frames after the leap.
+    A dropped frame makes one step as long as two, in the direction of its neighbours, which are alike. Many dropped
+    frames make a step `far` longer than all around it, in whatever direction, from which the motion does not return.
     """
     if len(positions) < 6:
         return []
     steps = np.diff(positions, axis=0)
     sizes = np.linalg.norm(steps, axis=1)
-    floor = 0.15 * float(np.percentile(sizes, 90))
+    floor, fast = 0.15 * float(np.percentile(sizes, 90)), float(np.percentile(sizes, 95))
     found = []
     for i in range(2, len(sizes) - 2):
         around = sizes[[i - 2, i - 1, i + 1, i + 2]]
         usual = float(around.mean())
+        if sizes[i] > far * max(float(around.max()), 0.5 * fast):
+            found.append(i + 1)
+            continue
         if usual < floor or usual <= 0 or around.min() < 0.6 * usual or sizes[i] < factor * around.max():
             continue
         cosines = [float(steps[i] @ steps[j]) / (sizes[i] * sizes[j]) for j in (i - 1, i + 1)]
