@@ -101,7 +101,7 @@ class LerobotReader:
         episode = source.episode
         with self._tables.use(source.data) as opened:
             table = opened
-        rows = np.flatnonzero(table.matrix("episode_index")[:, 0] == episode.index)
+        rows = table.rows_of("episode_index", episode.index)
         if len(rows) != episode.length:
             raise XvlaError(
                 f"episode {episode.index} has {len(rows)} rows, the episodes table says {episode.length}",

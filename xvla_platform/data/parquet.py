@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from xvla_platform.data.reader import FloatArray
 from xvla_platform.errors import XvlaError
@@ -35,6 +36,7 @@ class ParquetColumns:
         self.names: list[str] = list(self._file.schema_arrow.names)
         self._arrow: dict[str, Any] = {}
         self._matrices: dict[str, FloatArray] = {}
+        self._groups: dict[str, dict[int, NDArray[np.int64]]] = {}
 
     def arrow(self, key: str) -> Any:
         """The column as a pyarrow chunked array."""
@@ -54,6 +56,15 @@ class ParquetColumns:
             self._matrices[key] = _to_matrix(self.arrow(key), key, self.path)
             self._arrow.pop(key)
         return self._matrices[key]
+
+    def rows_of(self, key: str, value: int) -> NDArray[np.int64]:
+        """The rows [n] whose integer column `key` has that value; all values are looked up in one pass."""
+        if key not in self._groups:
+            values = np.nan_to_num(self.matrix(key)[:, 0], nan=-1, posinf=-1, neginf=-1).astype(np.int64)
+            order = np.argsort(values, kind="stable")
+            starts = np.flatnonzero(np.diff(values[order], prepend=values[order[:1]] - 1)) if len(order) else order
+            self._groups[key] = {int(values[part[0]]): part for part in np.split(order, starts[1:]) if len(part)}
+        return self._groups[key].get(value, np.zeros(0, dtype=np.int64))
 
 
 def _to_matrix(column: Any, key: str, path: Path) -> FloatArray:

@@ -22,8 +22,10 @@ class VideoReader:
 
     def __init__(self, path: Path) -> None:
         import av
+        from av.video.reformatter import VideoReformatter
 
         self.path = path
+        self._converter = VideoReformatter()
         if not path.is_file():
             raise XvlaError("video file is missing", file=path)
         try:
@@ -34,6 +36,7 @@ class VideoReader:
             if self._stream.codec_context is None:
                 raise ValueError("its header is cut off")
             self._stream.codec_context.options = {"err_detect": "explode"}  # damage is refused, not concealed
+            self._stream.codec_context.thread_count = 1  # decoder threads hold frames back, which seeking pays for
             packets = [
                 (packet.pts, packet.is_keyframe)
                 for packet in self._container.demux(self._stream)
@@ -77,6 +80,8 @@ class VideoReader:
             else:
                 message = f"video has no frame within {tolerance_s:.3f} s of {worst:.3f} s, which {what} needs"
             raise XvlaError(message, file=self.path)
+        if len(wanted) == 1:
+            return self._decode(int(wanted[0]), what)[None]
         images: Images | None = None
         for target in np.unique(wanted):
             image = self._decode(int(target), what)
@@ -105,8 +110,8 @@ class VideoReader:
                 if frame.pts > self._pts[target] or frame.is_corrupt:
                     break
                 self._position = target
-                image: Images = frame.to_ndarray(format="rgb24")
-                return image
+                # One converter for all frames: making one costs more than decoding a small frame.
+                return np.asarray(self._converter.reformat(frame, format="rgb24", threads=1).to_ndarray(), np.uint8)
         except (av.FFmpegError, OSError, ValueError) as error:
             self._position = -2
             raise XvlaError(
