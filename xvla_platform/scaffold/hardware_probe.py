@@ -310,4 +310,4 @@ if __name__ == "__main__":
         answer = {"not_known": str(error), "absent": absent}
     except Exception as error:
         answer = {"error": f"{type(error).__name__}: {error}", "absent": absent}
-    print("\n" + json.dumps(answer))
+    sys.stdout.write("\n" + json.dumps(answer) + "\n")
