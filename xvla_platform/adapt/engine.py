@@ -10,10 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
-from numpy.typing import NDArray
 from torch import Tensor
 
 from xvla_platform.adapt.artifact import Finished, register
@@ -21,19 +19,18 @@ from xvla_platform.adapt.feature_cache import open_cache
 from xvla_platform.adapt.feature_plan import DEFAULT_BUDGET_GB, Choice
 from xvla_platform.adapt.features import encode_source
 from xvla_platform.adapt.frozen import assert_unmoved, frozen_digest
-from xvla_platform.adapt.initialise import Initialisation, check_initialisation, initialise_slot, probe_of
+from xvla_platform.adapt.initialise import check_initialisation, initialise_slot, probe_of
 from xvla_platform.adapt.launch import on_first
 from xvla_platform.adapt.loop import Job, Observer, run_stage
+from xvla_platform.adapt.measuring import EVAL_SEED, Loaded, baselines, predict, validator
 from xvla_platform.adapt.robot_data import ProgressFactory, Split, bare_split, split_samples, with_frames
 from xvla_platform.adapt.run import Run, read_lines
 from xvla_platform.adapt.snapshot import Snapshot, load_newest
-from xvla_platform.adapt.sources import Source, take
 from xvla_platform.adapt.trainables import select_trainables
 from xvla_platform.data.binding import Binding
 from xvla_platform.data.reader import DatasetReader
 from xvla_platform.errors import XvlaError
-from xvla_platform.evaluation.baselines import hold_still, mean_action, nearest_demonstration
-from xvla_platform.evaluation.open_loop import field_errors, predict_chunks, relative_error
+from xvla_platform.evaluation.open_loop import field_errors
 from xvla_platform.modelling.checkpoint import load_model
 from xvla_platform.modelling.config import XVLAConfig
 from xvla_platform.modelling.processor import Processor
@@ -49,8 +46,6 @@ from xvla_platform.policy.adapter import inject_lora
 from xvla_platform.specs.plan import JITTER, AdaptationPlan, Stage
 from xvla_platform.specs.records import EmbodimentRecord
 
-EVAL_SEED = 0  # noise of every reported number
-VALIDATION_SAMPLES = 192
 UNADAPTED = "base, not adapted"
 RUNGS = {"prompt": "prompt only", "lora": "prompt, then LoRA", "full": "prompt, then full tuning"}
 
@@ -87,27 +82,6 @@ class Setting:
         return self.run.scratch / f"rank-{self.accelerator.process_index}"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Loaded:
-    """The base, the robot's data and how they meet.
-
-    Attributes:
-        in_loop: Names of the stages that train the encoder.
-    """
-
-    model: XVLA
-    processor: Processor
-    binding: Binding
-    splits: dict[str, Split]
-    initial: Initialisation
-    in_loop: frozenset[str]
-
-    @property
-    def target(self) -> NDArray[np.float32]:
-        """Recorded test chunks [n, T, dim]."""
-        return self.splits["test"].source.action.numpy()
-
-
 def adapt(setting: Setting, *, resume: bool = False) -> Adaptation:
     """Run the plan of `setting.run` to a registered adaptation."""
     run, domain, main = setting.run, setting.record.slot.domain_id, setting.accelerator.is_main_process
@@ -116,8 +90,8 @@ def adapt(setting: Setting, *, resume: bool = False) -> Adaptation:
         return on_first(setting.accelerator, lambda: _end(run, placed))
     loaded = _load(setting)
     setting.note(f"slot {domain} starts as {loaded.initial.source}")
-    results, reference = _baselines(loaded)
-    unadapted = _predict(loaded, domain) if main else loaded.target
+    results, reference = baselines(loaded)
+    unadapted = predict(loaded, domain) if main else loaded.target
     results[UNADAPTED] = field_errors(loaded.binding, unadapted, loaded.target)
     setting.accelerator.wait_for_everyone()  # before anyone writes a checkpoint
     snapshot = load_newest(run.folder / "checkpoints") if resume else None
@@ -126,7 +100,7 @@ def adapt(setting: Setting, *, resume: bool = False) -> Adaptation:
     setting.started()
     for index, stage in enumerate(run.plan.stages):
         _run_stage(setting, loaded, stage, index, snapshot, reference)
-        adapted = _predict(loaded, domain) if main else loaded.target
+        adapted = predict(loaded, domain) if main else loaded.target
         results[RUNGS.get(stage.name, stage.name)] = field_errors(loaded.binding, adapted, loaded.target)
     finished = Finished(
         record=setting.record,
@@ -281,7 +255,7 @@ def _run_stage(
             accelerator=setting.accelerator,
             folder=run.folder,
             observer=setting.observer,
-            validate=_validator(loaded, stage, domain, reference, setting.scratch),
+            validate=validator(loaded, stage, domain, reference, setting.scratch),
             save_every=stage.eval_every if in_loop or everything_moves else min(50, stage.eval_every),
         )
         run_stage(job, snapshot if snapshot is not None and snapshot.stage == index else None)
@@ -310,62 +284,3 @@ def _encoded_again(loaded: Loaded, split: Split, scratch: Path) -> Split:
     """A split's features under the encoder as it is now."""
     features = encode_source(loaded.model, split.source, loaded.processor, scratch / f"{split.name}-again")
     return replace(split, source=replace(split.source, features=features))
-
-
-def _predict(loaded: Loaded, domain: int) -> NDArray[np.float32]:
-    """Test chunks [n, T, dim] of the model as it stands."""
-    source = loaded.splits["test"].source
-    assert source.features is not None
-    return predict_chunks(
-        loaded.model, features=source.features, proprio=source.proprio, domain_id=domain, seed=EVAL_SEED
-    )
-
-
-def _baselines(loaded: Loaded) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
-    """Errors of the baselines on the test episodes, and the reference that validation errors are divided by."""
-    binding, train = loaded.binding, loaded.splits["train"].source
-    test, validation = loaded.splits["test"].source, loaded.splits["validation"].source
-    horizon = train.action.shape[1]
-    results: dict[str, dict[str, float]] = {}
-    still = hold_still(binding, test.proprio.numpy(), horizon)
-    if still is not None:
-        results["hold still"] = field_errors(binding, still, loaded.target)
-    mean = mean_action(train.action.numpy(), len(test))
-    results["mean action"] = field_errors(binding, mean, loaded.target)
-    nearest = nearest_demonstration(
-        train.proprio.numpy(),
-        train.action.numpy(),
-        _instructions(train),
-        test.proprio.numpy(),
-        _instructions(test),
-    )
-    results["nearest demonstration"] = field_errors(binding, nearest, loaded.target)
-    constant = mean_action(train.action.numpy(), len(validation))
-    return results, field_errors(binding, constant, validation.action.numpy())
-
-
-def _instructions(source: Source) -> NDArray[Any]:
-    """One comparable label per sample, equal where the token ids are."""
-    labels = np.array([",".join(map(str, row)) for row in source.tokens.tolist()])
-    return labels[source.instruction_of.numpy()]
-
-
-def _validator(
-    loaded: Loaded, stage: Stage, domain: int, reference: Mapping[str, float], scratch: Path
-) -> Callable[[], float]:
-    """The validation error: mean over fields of error / the mean action's error, on evenly spaced frames."""
-    full = loaded.splits["validation"].source
-    rows = np.unique(np.linspace(0, len(full) - 1, VALIDATION_SAMPLES).astype(int))
-    part = take(full, rows)
-
-    def error() -> float:
-        features = part.features
-        if stage.name in loaded.in_loop:
-            features = encode_source(loaded.model, part, loaded.processor, scratch / "validation-now")
-        assert features is not None
-        predicted = predict_chunks(
-            loaded.model, features=features, proprio=part.proprio, domain_id=domain, seed=EVAL_SEED
-        )
-        return relative_error(field_errors(loaded.binding, predicted, part.action.numpy()), reference)
-
-    return error
