@@ -166,6 +166,11 @@ def huge(content: h5py.File) -> None:
     content.create_dataset("observations/qpos", shape=(9, 1 << 40), dtype="f4", chunks=(1, 1 << 20))
 
 
+def endless(content: h5py.File) -> None:
+    del content["action"]
+    content.create_dataset("action", shape=(1 << 50, 7), dtype="f4", chunks=(64, 7))
+
+
 FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
     "empty": (lambda file: file.write_bytes(b""), "damaged or not readable as HDF5"),
     "text": (lambda file: file.write_text("not hdf5"), "damaged or not readable as HDF5"),
@@ -190,6 +195,7 @@ FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "virtual": (edit(virtual), "its numbers lie in other files"),
     "external storage": (edit(external), "its numbers lie in other files"),
+    "endless": (edit(endless), "too long for an episode"),
     "terabytes": (edit(huge), "too large for a column"),
 }
 

@@ -17,7 +17,8 @@ from xvla_platform.data.reader import FeatureInfo, FloatArray
 from xvla_platform.errors import XvlaError
 
 DEEPEST = 16
-LARGEST_COLUMN = 1 << 30  # numbers
+LARGEST_COLUMN = 1 << 27  # numbers
+LONGEST_EPISODE = 1 << 24  # frames
 LARGEST_PICTURE = 1 << 28  # bytes
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
@@ -114,6 +115,18 @@ def find_dataset(group: Any, key: str, file: Path) -> Any:
     if not isinstance(part, h5py.Dataset):
         raise XvlaError("is a group, not a dataset", file=file, field=key)
     return part
+
+
+def episode_length(dataset: Any, file: Path, key: str) -> int:
+    """Frames of the episode that `dataset` has one row for each of."""
+    shape = tuple(dataset.shape or ())
+    if not shape or shape[0] < 1:
+        raise XvlaError("has no frame", file=file, field=key)
+    if shape[0] > LONGEST_EPISODE:
+        raise XvlaError(
+            "is too long for an episode", file=file, field=key, found=shape[0], allowed=f"{LONGEST_EPISODE} frames"
+        )
+    return int(shape[0])
 
 
 def describe(dataset: Any, length: int, file: Path, key: str) -> FeatureInfo | None:

@@ -10,7 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xvla_platform.data.hdf5_file import SIGNATURE, find_dataset, json_attribute, member, open_file, reading, text_of
+from xvla_platform.data.hdf5_file import (
+    SIGNATURE,
+    episode_length,
+    find_dataset,
+    json_attribute,
+    member,
+    open_file,
+    reading,
+    text_of,
+)
 from xvla_platform.data.reader import require_inside
 from xvla_platform.errors import XvlaError
 
@@ -99,10 +108,7 @@ def _robomimic(content: Any, file: Path) -> Iterator[Recorded]:
 def _length(group: Any, file: Path, path: str) -> int:
     for name in ACTIONS:
         if name in group:
-            shape = find_dataset(group, name, file).shape
-            if not shape or shape[0] < 1:
-                raise XvlaError("has no frame", file=file, field=f"{path}/{name}".strip("/"))
-            return int(shape[0])
+            return episode_length(find_dataset(group, name, file), file, f"{path}/{name}".strip("/"))
     raise XvlaError("holds no actions, so it is no episode", file=file, field=path or None, allowed=ACTIONS)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from xvla_platform.data.hdf5 import Hdf5Reader, read_features
-from xvla_platform.data.hdf5_file import find_dataset, open_file
+from xvla_platform.data.hdf5_file import episode_length, find_dataset, open_file
 from xvla_platform.data.hdf5_layout import ENDINGS, Recorded, read_text
 from xvla_platform.data.lerobot import open_lerobot
 from xvla_platform.data.reader import DatasetReader, ReaderFactory, require_inside
@@ -98,16 +98,14 @@ def _episode_files(meta: Mapping[str, Any], file: Path) -> list[Path]:
 def _recorded(path: Path, camera: str, meta: Mapping[str, Any], file: Path) -> Recorded:
     content = open_file(path)
     try:
-        shape = find_dataset(content, camera, path).shape
-        if not shape or shape[0] < 1:
-            raise XvlaError("has no frame", file=path, field=camera)
+        length = episode_length(find_dataset(content, camera, path), path, camera)
         key = meta.get(LANGUAGE)
         if key is not None and not isinstance(key, str):
             raise XvlaError("is not the name of a dataset", file=file, field=LANGUAGE, found=key)
         text = read_text(find_dataset(content, key, path), path, key) if key else ""
     finally:
         content.close()
-    return Recorded(file=path, group="", length=int(shape[0]), instruction=text, fps=None)
+    return Recorded(file=path, group="", length=length, instruction=text, fps=None)
 
 
 def _strings(meta: Mapping[str, Any], name: str, file: Path) -> Sequence[str]:
