@@ -20,7 +20,7 @@ from data_helpers import write_dataset
 from safetensors.torch import load_file
 from torch import Tensor
 
-from xvla_platform.adapt import engine
+from xvla_platform.adapt import engine, measuring
 from xvla_platform.adapt.features import encode_source
 from xvla_platform.adapt.loop import Job, run_stage
 from xvla_platform.cli.main import resume_hint
@@ -368,7 +368,7 @@ def test_a_stage_after_the_encoder_moved_reads_new_features(
 
     monkeypatch.setattr(engine, "run_stage", observed)
     # Training that hurts is undone; here the encoder must have moved.
-    monkeypatch.setattr(engine, "relative_error", lambda *_: next(falling))
+    monkeypatch.setattr(measuring, "relative_error", lambda *_: next(falling))
     falling = iter(range(100, 0, -1))
     assert command(*ADAPT, "--plan", "eyes.yaml", cwd=fresh) == 0
     assert fresh_features == [True]
