@@ -11,6 +11,7 @@ from scipy.spatial.transform import Rotation
 from xvla_platform.measure.cameras import Seen, delay, flip, main_view, mount, mounts, watch
 from xvla_platform.measure.cameras_flow import growth, reduce_clip, view_direction
 from xvla_platform.measure.cameras_footage import Clip, Footage, Hand, hands_of, look, shrink
+from xvla_platform.measure.cameras_stills import exchanged, same_streams, still_faults
 from xvla_platform.measure.guess import SURE
 
 
@@ -138,3 +139,23 @@ def _fitted(plain: Footage, hands: dict[int, tuple[Hand, ...]]) -> dict[int, tup
             for arm in arms
         )
     return out
+
+
+def test_two_episodes_make_nothing_sure(plain: Footage) -> None:
+    few = {episode: plain.hands[episode] for episode in (0, 1)}
+    for one in watch(look(kept(), [FRONT, WRIST], few)).values():
+        assert max(mount(one).confidence, flip(one).confidence, delay(one, 20.0).confidence) < SURE
+
+
+def test_very_wide_and_tiny_images_are_measured_without_fault(plain: Footage) -> None:
+    def wide(reader: Any, episode: int, key: str, indices: np.ndarray) -> np.ndarray:
+        return np.repeat(reader.frames(episode, key, indices)[:, 56:72], 8, axis=2)
+
+    few = {episode: plain.hands[episode] for episode in (0, 1, 2)}
+    reader: Any = Changed(kept(), wide)
+    footage = look(reader, [FRONT, WRIST], few)
+    assert footage.streams[FRONT].sizes[0] == (16, 1024)
+    assert not [fault for fault in still_faults(footage, FRONT) if fault.kind in ("dark", "uniform", "frozen")]
+    assert list(same_streams(footage)) == []
+    assert exchanged(footage, FRONT, WRIST)[0] == {}
+    assert all(mount(one).confidence <= 0.8 for one in watch(footage).values())

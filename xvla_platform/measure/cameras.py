@@ -140,7 +140,7 @@ def mount(seen: Seen) -> Guess:
         better = "the tool's own axes" if numbers["tool_over_frame"] > 0 else "fixed axes"
         cues.append(f"its motion follows {better} better ({100 * abs(numbers['tool_over_frame']):.1f} %)")
     cues.append(f"the moving part extends over {100 * seen.spread:.0f} % of the image")
-    confidence = float(min(0.99, 1 / (1 + np.exp(-abs(odds)))))
+    confidence = min(0.99, float(1 / (1 + np.exp(-abs(odds)))), _most(seen))
     return Guess(
         value="wrist" if odds > 0 else "fixed", confidence=confidence, evidence="; ".join(cues), numbers=numbers
     )
@@ -180,7 +180,7 @@ def flip(seen: Seen) -> Guess:
             f"{'grows' if signs[1] > 0 else 'shrinks'}: is the frame's z axis up?",
             numbers=numbers,
         )
-    confidence = 0.95 if len(signs) == 2 else 0.75
+    confidence = min(0.95 if len(signs) == 2 else 0.75, _most(seen))
     fixed, axis_known = odds < 0, odds < 0 and abs(down) > max(0.15, 3 * down_std)
     numbers["axis_known"] = bool(axis_known)
     if signs[0] > 0:
@@ -225,7 +225,7 @@ def delay(seen: Seen, hz: float) -> Guess:
     )
     at_edge = best in (0, len(LAGS) - 1)
     sharp = 1.0 if lag == 0 else min(1.0, contrast / 0.08)
-    confidence = min(0.98, agree * sharp) * (0.6 if at_edge else 1.0)
+    confidence = min(0.98, agree * sharp, _most(seen)) * (0.6 if at_edge else 1.0)
     return Guess(
         value=lag,
         confidence=float(confidence),
@@ -290,6 +290,11 @@ def _odds(seen: Seen) -> tuple[float, dict[str, Any]]:
         numbers["tool_over_frame"], numbers["tool_over_frame_std"] = mean, std
         odds += float(np.clip(0.7 * mean / max(std, 1e-3), -2.5, 2.5))
     return odds, numbers
+
+
+def _most(seen: Seen) -> float:
+    """The most that this many episodes can make sure: fewer than four cannot be told from chance by resampling."""
+    return 1.0 if seen.any is not None and len(seen.any.episodes) >= 4 else 0.8
 
 
 def _best_lag(system: System) -> int:

@@ -17,7 +17,7 @@ ROUNDS = 6
 
 
 def mirrored_episodes(seen: Seen) -> tuple[dict[int, float], int]:
-    """Episodes mirrored or turned against most others, each with its gain in explained share; how many were compared."""
+    """Episodes mirrored or turned against most others, each with its gain in explained share; how many were seen."""
     system = seen.any
     if not seen.known or system is None or len(system.episodes) < MIN_EPISODES:
         return {}, 0

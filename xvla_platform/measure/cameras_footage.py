@@ -23,6 +23,7 @@ Grey = NDArray[np.float32]
 STILLS = 6  # of each episode, first and last among them
 STILL_SIDE = 64  # px of the longer side
 CLIP_SIDE = 32
+LEAST_SIDE = 8  # px, of however long an image
 CLIP_FRAMES = 30  # consecutive frames of one episode
 CLIP_BUDGET = 1800  # frames a camera at 256 x 256 px and below; fewer where a frame is larger
 MIN_CLIPS = 12
@@ -126,7 +127,8 @@ def hands_of(recording: Recording) -> dict[int, tuple[Hand, ...]]:
         used = [slices[part.name] for part in spec.proprio.fields if part.kind not in ("ignored", "gripper")]
         if not hands and used:
             hands.append(Hand(numbers=np.concatenate([episode.proprio[:, slot] for slot in used], axis=1)))
-        if all(np.isfinite(hand.numbers).all() for hand in hands):
+        whole = len(episode.proprio) == recording.reader.episodes[episode.index].length
+        if whole and hands and all(np.isfinite(hand.numbers).all() for hand in hands):
             out[episode.index] = tuple(hands)
     return out
 
@@ -169,7 +171,7 @@ def shrink(frames: Images, side: int) -> Images:
     scale = side / max(height, width)
     if scale >= 1:
         return np.ascontiguousarray(frames)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    size = (max(LEAST_SIDE, round(width * scale)), max(LEAST_SIDE, round(height * scale)))
     return np.stack([np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BOX)) for frame in frames])
 
 

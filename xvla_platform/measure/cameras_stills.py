@@ -20,6 +20,7 @@ GLARE, GLARE_SHARE = 250, 0.6  # grey level from which a pixel is saturated, and
 STILL = 0.05  # share of a camera's usual change below which two frames are one
 NO_CHANGE = 0.02  # grey levels: the same image, whatever the codec
 SAME_STREAM = 0.15  # difference between two cameras, as a share of the difference between moments of one
+TINY = 16  # cells a side of the image that streams are compared by
 BLURRED = 0.25  # share of a camera's usual sharpness
 
 
@@ -114,7 +115,7 @@ def _exposure(stream: Stream) -> Iterator[StillFault]:
     values: dict[str, list[float]] = {"dark": [], "uniform": [], "glare": []}
     usual: list[float] = []
     for episode, stills in stream.stills.items():
-        grey = stills.astype(np.float32).mean(-1).reshape(len(stills), -1)
+        grey = (stills @ np.full(3, 1 / 3, dtype=np.float32)).reshape(len(stills), -1)
         dark = (grey.mean(1) < DARK_MEAN) & (np.quantile(grey, 0.99, axis=1) < DARK_TOP)
         flat = (stills.reshape(len(stills), -1, 3).std(axis=1).max(-1) < FLAT) & ~dark
         glare = (stills.reshape(len(stills), -1, 3).min(-1) >= GLARE).mean(1)
@@ -226,17 +227,22 @@ def _moved(hands: tuple[Hand, ...], moments: NDArray[np.int64]) -> NDArray[np.bo
     return moved
 
 
-def _tiny(stills: Images, side: int = 16) -> FloatArray:
-    """Grey [n, side, side], whatever the shape of the image."""
-    grey = stills.astype(np.float64).mean(-1)
-    rows = np.array_split(np.arange(grey.shape[1]), side)
-    columns = np.array_split(np.arange(grey.shape[2]), side)
-    tiny = np.stack([grey[:, row].mean(1) for row in rows if len(row)], axis=1)
-    out: FloatArray = np.stack([tiny[:, :, column].mean(2) for column in columns if len(column)], axis=2)
-    return out
+def _tiny(stills: Images) -> FloatArray:
+    """Grey [n, TINY, TINY], whatever the shape of the image."""
+    return _cells(stills.astype(np.float32).mean(-1, keepdims=True))[..., 0]
 
 
 def _mean_image(stills: Images) -> FloatArray:
     """The mean of an episode's stills as one vector, small and in colour."""
-    channels = [_tiny(np.repeat(stills[..., channel : channel + 1], 3, axis=-1)).mean(0) for channel in range(3)]
-    return np.concatenate([channel.reshape(-1) for channel in channels])
+    return _cells(stills.astype(np.float32).mean(0, keepdims=True)).reshape(-1)
+
+
+def _cells(images: NDArray[np.float32]) -> FloatArray:
+    """The mean of each of TINY x TINY cells of images [n, h, w, c]."""
+    rows = np.linspace(0, images.shape[1], TINY, endpoint=False).astype(int)
+    columns = np.linspace(0, images.shape[2], TINY, endpoint=False).astype(int)
+    sums = np.add.reduceat(np.add.reduceat(images, rows, axis=1), columns, axis=2)
+    heights = np.maximum(np.diff(np.r_[rows, images.shape[1]]), 1)  # a row of its own where there are fewer
+    widths = np.maximum(np.diff(np.r_[columns, images.shape[2]]), 1)
+    cells: FloatArray = sums.astype(np.float64) / (heights[:, None] * widths)[None, :, :, None]
+    return cells
