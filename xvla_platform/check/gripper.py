@@ -7,7 +7,7 @@ import numpy as np
 from xvla_platform.check.common import Column, columns, in_episodes, severity_of, state_of
 from xvla_platform.check.findings import CheckContext, Finding, Rule
 from xvla_platform.data.reader import FloatArray
-from xvla_platform.measure.gripper import polarity, stroke
+from xvla_platform.measure.gripper import BY_HABIT, polarity, stroke, together
 
 RULES = (
     Rule(
@@ -39,6 +39,7 @@ RULES = (
 OUTSIDE = 0.15  # of the stroke: backlash and overshoot stay within it
 FAR_OUTSIDE = 0.5
 UNUSED = 0.6
+FOLLOWS = 0.4  # correlation from which a measured gripper follows its command
 
 
 def grippers(context: CheckContext) -> Iterator[Finding]:
@@ -131,29 +132,11 @@ def _odd_ranges(context: CheckContext, column: Column) -> Iterator[Finding]:
 
 
 def _polarity(context: CheckContext, column: Column) -> Iterator[Finding]:
-    positions = _positions(context, column)
-    states: list[FloatArray] | None = None
-    if column.vector == "action":
-        state = state_of(context, column.field)
-        states = state.episodes if state is not None else None
     field = column.field
     assert field.open is not None
     assert field.closed is not None
-
-    def measure(places: list[int]) -> tuple[float, float, str]:
-        """Sign of closed minus open, with its confidence and evidence."""
-        told = [column.episodes[place] for place in places]
-        where = None if positions is None else [positions[place] for place in places]
-        if states is None:
-            guess = polarity(told, None, where)
-        else:
-            guess = polarity([states[place] for place in places], told, where)
-        if guess.value is None:
-            return 0.0, 0.0, guess.evidence
-        return float(np.sign(guess.value["closed"] - guess.value["open"])), guess.confidence, guess.evidence
-
     sign = float(np.sign(field.closed - field.open))
-    found, confidence, evidence = measure(list(range(len(column.episodes))))
+    found, confidence, evidence = _measured(context, column)
     context.facts.setdefault("grippers", {})[column.place] = {"sign": found, "confidence": confidence}
     severity = severity_of(confidence)
     if found not in (0.0, sign) and severity:
@@ -165,23 +148,72 @@ def _polarity(context: CheckContext, column: Column) -> Iterator[Finding]:
             numbers={"confidence": confidence},
             fix=f"open: {field.closed:g}, closed: {field.open:g}",
         )
-        return
-    odd = []
-    for place in range(len(column.episodes)):
-        one, sure, _ = measure([place])
-        if one not in (0.0, sign) and sure > 0.85:
-            odd.append(place)
-    if odd and found == sign and len(odd) <= 0.5 * len(column.episodes):
+    elif found == sign:
+        yield from _odd_polarity(context, column, sign)
+
+
+def _measured(context: CheckContext, column: Column) -> tuple[float, float, str]:
+    """Sign of closed minus open in the recorded numbers, with its confidence and evidence.
+
+    A measured gripper is judged by the command it follows, where one is recorded.
+    """
+    positions, other = _positions(context, column), _other(context, column)
+    if other is None:
+        guess, follows = polarity(column.episodes, None, positions), 1.0
+    elif column.vector == "action":
+        guess, follows = polarity(other.episodes, column.episodes, positions), 1.0
+    else:
+        guess, follows = polarity(column.episodes, other.episodes, positions), together(column.episodes, other.episodes)
+    if guess.value is None or abs(follows) < FOLLOWS:
+        return 0.0, 0.0, guess.evidence
+    sign = float(np.sign(guess.value["closed"] - guess.value["open"]) * np.sign(follows))
+    if other is None or column.vector == "action":
+        return sign, guess.confidence, guess.evidence
+    way = "with" if follows > 0 else "against"
+    return sign, guess.confidence, f"it moves {way} the command {other.place}, of which {guess.evidence}"
+
+
+def _odd_polarity(context: CheckContext, column: Column, sign: float) -> Iterator[Finding]:
+    """Episodes at the other end than the rest; sure only where the command runs against the measured gripper."""
+    positions, other = _positions(context, column), _other(context, column)
+    against, seems = [], []
+    for place, values in enumerate(column.episodes):
+        where = None if positions is None else [positions[place]]
+        if other is not None and together([values], [other.episodes[place]]) * _usual(column, other) < -FOLLOWS:
+            against.append(place)
+        guess = polarity([values], None, where)
+        votes = guess.numbers.get("votes", {})
+        if guess.value is not None and len(votes) > 1 and all(abs(vote) == 1 for vote in votes.values()):
+            one = float(np.sign(guess.value["closed"] - guess.value["open"]))
+            seems += [place] if one != sign and guess.confidence >= BY_HABIT else []
+    # Where the two run against each other either may be the one that is exchanged; habits say which.
+    both = [place for place in seems if place in against]
+    odd = both or (against if column.vector == "action" else []) or seems
+    if odd and len(odd) <= 0.5 * len(column.episodes):
         indices, text = in_episodes(context, odd)
+        sure = len([place for place in odd if place in against]) > 1 and bool(seems)
         yield Finding(
             code="XV220",
-            severity="error" if len(odd) > 1 else "warning",
+            severity="error" if sure else "warning",
             field=column.place,
-            measured=f"open and closed are exchanged in {text}: they start, and lift, at the other end",
+            measured=f"open and closed seem exchanged in {text}: "
+            + ("command and measured gripper run against each other" if against else "they start, and lift, otherwise"),
             numbers={"episodes": len(odd)},
             fix="exchange the values in these episodes, or remove them",
             episodes=indices,
         )
+
+
+def _usual(column: Column, other: Column) -> float:
+    return float(np.sign(np.median([together([a], [b]) for a, b in zip(column.episodes, other.episodes, strict=True)])))
+
+
+def _other(context: CheckContext, column: Column) -> Column | None:
+    """The measured gripper of a command, or the command of a measured gripper; None without exactly one."""
+    if column.vector == "action":
+        return state_of(context, column.field)
+    same = [one for one in columns(context, "gripper", vectors=("action",)) if one.field.arm == column.field.arm]
+    return same[0] if len(same) == 1 else None
 
 
 def _positions(context: CheckContext, column: Column) -> list[FloatArray] | None:

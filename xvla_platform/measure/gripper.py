@@ -12,6 +12,7 @@ from xvla_platform.data.reader import FloatArray
 from xvla_platform.measure.guess import Guess
 
 STILL = 1e-9
+BY_HABIT = 0.85
 MARGIN = 0.25  # of the stroke: nearer than this to an end counts as being there
 
 
@@ -63,6 +64,9 @@ def polarity(
     weights = {"starts": 2.2, "lifts": 2.0, "stops short": 1.6}
     total = sum(weights[name] * vote for name, vote in votes.items())
     confidence = float(1 / (1 + np.exp(-abs(total))))
+    # Putting down looks like picking up with the ends exchanged; only what the hand holds tells them apart.
+    if votes.get("stops short", 0.0) * total <= 0:
+        confidence = min(confidence, BY_HABIT)
     value = {"open": ends.high, "closed": ends.low} if total > 0 else {"open": ends.low, "closed": ends.high}
     said = ", ".join(f"{name} {vote:+.2f}" for name, vote in votes.items())
     return Guess(
@@ -72,6 +76,18 @@ def polarity(
         f"gripper stops (low is closed: {said})",
         numbers={"low": ends.low, "high": ends.high, "votes": votes},
     )
+
+
+def together(states: Sequence[FloatArray], actions: Sequence[FloatArray], lag: int = 3) -> float:
+    """Correlation (-1 to 1) of the measured gripper with the command `lag` ticks before; 0 where either is still."""
+    later = [state[lag:, 0] for state in states if len(state) > lag]
+    told = [action[:-lag, 0] for action in actions if len(action) > lag]
+    if not later:
+        return 0.0
+    x, y = np.concatenate(later), np.concatenate(told)
+    if x.std() < STILL or y.std() < STILL:
+        return 0.0
+    return float(np.corrcoef(x, y)[0, 1])
 
 
 def start_vote(episodes: Sequence[FloatArray], ends: Stroke) -> float:

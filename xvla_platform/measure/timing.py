@@ -35,6 +35,8 @@ def rate(timestamps: Sequence[FloatArray]) -> Guess:
     if len(steps) < 2:
         return Guess(value=None, confidence=0.0, evidence="too few time stamps")
     period = float(np.median(steps))
+    if float(np.median(np.abs(steps / period - np.round(steps / period)))) > SHAKY:
+        period = float(np.mean(steps))
     spread = float(np.percentile(np.abs(steps - period), 95) / period)
     hz = 1 / period
     hz = float(round(hz)) if abs(hz - round(hz)) < 0.01 * hz and round(hz) > 0 else round(hz, 3)
