@@ -15,6 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from xvla_platform.data.lerobot import open_lerobot
 from xvla_platform.data.reader import DatasetReader
 
 PEER = Path(__file__).with_name("readers_peer.py")
+Peer = Any  # a `subprocess.Popen` with text pipes
 COLUMNS = ("observation.state", "action")
 
 
@@ -34,7 +37,8 @@ def main() -> int:
         if folder is None:
             folder = Path(scratch) / "set"
             sizes = (options.episodes, options.length, options.size)
-            run_peer(options.peer_python, "write", folder, *sizes)
+            with peer(options.peer_python, "write", folder, *sizes):
+                pass
         reader = open_lerobot(folder)
         total = reader.info.frames
         rng = np.random.default_rng(0)
@@ -62,7 +66,7 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def compare(folder: Path, order: list[int], options: argparse.Namespace, out: Path) -> dict[str, Any]:
+def compare(folder: Path, order: list[int], options: argparse.Namespace, other: Peer, out: Path) -> dict[str, Any]:
     """Both read `order` in turns; what they read is compared, and how long a sample took them."""
     order_file = out.with_suffix(".json")
     order_file.write_text(json.dumps(order))
@@ -70,18 +74,18 @@ def compare(folder: Path, order: list[int], options: argparse.Namespace, out: Pa
     for _ in range(options.rounds):
         seconds, mine = read_ours(folder, order)
         ours.append(seconds / len(order))
-        run_peer(options.peer_python, "read", folder, order_file, out)
+        ask(other, f"{order_file} {out}")
         with np.load(out) as found:
-            peer = {key: found[key] for key in found.files}
-        theirs.append(float(peer.pop("seconds")) / len(order))
-    about = json.loads(str(peer.pop("about")))
-    cameras = [key for key in peer if key not in COLUMNS]
-    apart = [np.abs(mine[key].astype(int) - peer[key].astype(int)) for key in cameras]
+            read = {key: found[key] for key in found.files}
+        theirs.append(float(read.pop("seconds")) / len(order))
+    about = json.loads(str(read.pop("about")))
+    cameras = [key for key in read if key not in COLUMNS]
+    apart = [np.abs(mine[key].astype(int) - read[key].astype(int)) for key in cameras]
     return {
         "ours_ms": round(1000 * float(np.median(ours)), 3),
         "peer_ms": round(1000 * float(np.median(theirs)), 3),
         "ratio": round(float(np.median(theirs) / np.median(ours)), 2),
-        "numbers_equal": all(np.array_equal(mine[key].astype(np.float32), peer[key]) for key in COLUMNS),
+        "numbers_equal": all(np.array_equal(mine[key].astype(np.float32), read[key]) for key in COLUMNS),
         "largest_pixel_difference": int(max(values.max() for values in apart)),
         "mean_pixel_difference": round(float(np.mean([values.mean() for values in apart])), 4),
         "peer": about,
@@ -109,12 +113,30 @@ def sample(reader: DatasetReader, cameras: list[str], ends: Any, index: int) -> 
     return row
 
 
-def run_peer(python: str, *arguments: object) -> None:
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+@contextmanager
+def peer(python: str, *arguments: object) -> Iterator[Peer]:
+    """The peer's process; it has done its work when the block ends."""
     command = [python, str(PEER), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if done.returncode:
-        sys.exit(f"the peer failed: {' '.join(command)}\n{done.stderr[-3000:]}")
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    with tempfile.TemporaryFile("w+") as complaints:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": complaints}
+        with subprocess.Popen(command, text=True, env=environment, **pipes) as process:  # type: ignore[call-overload]
+            yield process
+            process.stdin.close()
+            process.stdout.read()
+        if process.returncode:
+            complaints.seek(0)
+            sys.exit(f"the peer failed: {' '.join(command)}\n{complaints.read()[-3000:]}")
+
+
+def ask(process: Peer, line: str) -> None:
+    """One request; other output of the library is passed over."""
+    process.stdin.write(line + "\n")
+    process.stdin.flush()
+    while answer := process.stdout.readline():
+        if answer.strip() == "done":
+            return
+    sys.exit("the peer stopped; run its script by hand to see why")
 
 
 def good(result: dict[str, Any], tolerance: float) -> bool:

@@ -1,7 +1,8 @@
 """The LeRobot library's side of `readers.py`, run by a Python in which `lerobot` is installed.
 
-`write FOLDER EPISODES LENGTH SIZE` records a dataset with the library's own writer. `read FOLDER ORDER.json OUT.npz`
-reads frames by their index, with every camera, state and action, and writes what it read and how long it took.
+`write FOLDER EPISODES LENGTH SIZE` records a dataset with the library's own writer. `read FOLDER` opens it and then
+answers each line `ORDER.json OUT.npz` of its input: it reads those frames by their index, with every camera, state and
+action, writes what it read and how long it took, and prints `done`.
 Needs nothing but `lerobot` and its dependencies; works with 0.3 (datasets 2.1) and 0.4 to 0.6 (datasets 3.0).
 """
 
@@ -47,26 +48,27 @@ def write(folder: str, episodes: int, length: int, size: int) -> None:
         dataset.finalize()
 
 
-def read(folder: str, order: str, out: str) -> None:
-    with open(order) as stream:
-        wanted = json.load(stream)
+def read(folder: str) -> None:
     dataset = LeRobotDataset("bench/set", root=folder)
     dataset[0]  # decoders and tables are open before the clock starts
-    began, kept = time.perf_counter(), []
-    for index in wanted:
-        kept.append(dataset[index])
-    seconds = time.perf_counter() - began
-    arrays = {key: np.stack([row[key].numpy() for row in kept]) for key in ("observation.state", "action")}
-    for key in (key for key in kept[0] if key.startswith("observation.images.")):
-        frames = np.stack([np.asarray(row[key]) for row in kept])
-        arrays[key] = np.rint(np.moveaxis(frames, 1, 3) * 255).astype(np.uint8)
-    about = {"lerobot": version("lerobot"), "torch": version("torch"), "backend": str(dataset.video_backend)
-             if hasattr(dataset, "video_backend") else "default"}  # fmt: skip
-    np.savez(out, seconds=seconds, about=json.dumps(about), **arrays)
+    about = {"lerobot": version("lerobot"), "torch": version("torch")}
+    for line in sys.stdin:
+        order, out = line.split()
+        with open(order) as stream:
+            wanted = json.load(stream)
+        began = time.perf_counter()
+        kept = [dataset[index] for index in wanted]
+        seconds = time.perf_counter() - began
+        arrays = {key: np.stack([row[key].numpy() for row in kept]) for key in ("observation.state", "action")}
+        for key in (key for key in kept[0] if key.startswith("observation.images.")):
+            frames = np.stack([np.asarray(row[key]) for row in kept])
+            arrays[key] = np.rint(np.moveaxis(frames, 1, 3) * 255).astype(np.uint8)
+        np.savez(out, seconds=seconds, about=json.dumps(about), **arrays)
+        print("done", flush=True)
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "write":
         write(sys.argv[2], *(int(value) for value in sys.argv[3:6]))
     else:
-        read(*sys.argv[2:5])
+        read(sys.argv[2])

@@ -23,15 +23,15 @@ class Recent(Generic[Key, Value]):
         self, capacity: int, make: Callable[[Key], Value], close: Callable[[Value], None] | None = None
     ) -> None:
         self._capacity, self._make, self._close = capacity, make, close
+        self._inherited: list[OrderedDict[Key, Value]] = []
         self._reset()
 
     @contextmanager
     def use(self, key: Key) -> Iterator[Value]:
         """The value, held by this thread alone until the block ends."""
         if self._process != os.getpid():
-            inherited = [*self._inherited, self._values]
+            self._inherited.append(self._values)
             self._reset()
-            self._inherited = inherited
         with self._lock:
             if key not in self._values:
                 self._values[key] = self._make(key)
@@ -50,11 +50,9 @@ class Recent(Generic[Key, Value]):
         return {"_capacity": self._capacity, "_make": self._make, "_close": self._close}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._reset()
+        self.__init__(state["_capacity"], state["_make"], state["_close"])  # type: ignore[misc]
 
     def _reset(self) -> None:
         self._process = os.getpid()
         self._lock = threading.RLock()
         self._values: OrderedDict[Key, Value] = OrderedDict()
-        self._inherited: list[OrderedDict[Key, Value]] = []
