@@ -42,13 +42,14 @@ MEANINGS = {
     "PromptSpec.init": "`nearest`: a copy of the existing slot with the lowest measured loss on this robot's training "
     "episodes; `mean` of the slots used in pretraining; `random` as in a fresh base; `copy` of `copy_from`.",
     "PromptSpec.copy_from": "Domain id to copy; goes with `init: copy`, and only with it.",
-    "VectorSpec.key": "Dataset key of the column.",
+    "VectorSpec.key": "Dataset key of the column, for every field that names none of its own.",
     "VectorSpec.fields": "Consecutive slices; their sizes add up to the column's width.",
-    "ActionSpec.key": "Dataset key of the column.",
+    "ActionSpec.key": "Dataset key of the column, for every field that names none of its own.",
     "ActionSpec.space": "Action space the base must have; without it, the base's own is used.",
     "ActionSpec.fields": "Consecutive slices; their sizes add up to the column's width.",
-    "ActionFieldSpec.reference": "`absolute`: the target itself. `relative`: the target as seen from the state of the "
-    "same frame (positions subtracted in the declared frame, rotations composed: target = state · action).",
+    "ActionFieldSpec.reference": "Written for every field but an ignored one. `absolute`: the target itself. "
+    "`relative`: as seen from the state of the same frame; `relative_to_first`: as seen from the state at the "
+    "episode's first frame.",
     "AdaptationPlan.name": "Name of the plan, for people.",
     "AdaptationPlan.seed": "Everything random in the run is derived from it.",
     "AdaptationPlan.stages": "The stages, in order.",
@@ -57,6 +58,12 @@ MEANINGS = {
     "LoraSpec.rank": "Rank of the matrices.",
     "LoraSpec.alpha": "Scale: the update is multiplied by alpha / rank.",
     "LoraSpec.dropout": "Dropout on the adapters' inputs.",
+    "PoseSpec.position_m": "Metres.",
+    "PoseSpec.quaternion_xyzw": "Unit quaternion, scalar last.",
+    "EmbodimentSpec.frame_changes": "Per arm, from the recorded frame and tool to the model's.",
+    "EmbodimentSpec.kinematics": "Per arm, from recorded joints to the end effector's pose, by its URDF or MJCF.",
+    "LoraSpec.rslora": "Scale by alpha / sqrt(rank) instead (rank-stabilised LoRA).",
+    "LoraSpec.dora": "Train magnitude and direction of the weights apart (DoRA).",
     "LoraSpec.targets": "Regular expression matched against full module names of the official layout.",
     "BaseRef.id": "Shipped name, Hub id, or folder (`./path` inside the workspace).",
     "BaseRef.revision": "Commit on the Hub.",
@@ -175,7 +182,10 @@ def _kind(annotation: Any, metadata: Iterable[Any] = ()) -> str:
     if origin is typing.Annotated:
         return "[height, width]" if arguments[0] == tuple[int, int] else _kind(arguments[0], metadata)
     if origin is typing.Literal:
-        return " ".join(f"`{value}`" for value in arguments)
+        euler = [value for value in arguments if str(value).startswith("euler_")]
+        values = [value for value in arguments if value not in euler]
+        orders = "`euler_<order>_extrinsic` `euler_<order>_intrinsic` (twelve orders: `xyz` `zyx` …) " if euler else ""
+        return orders + " ".join(f"`{value}`" for value in values)
     if type(None) in arguments:
         return _kind(next(a for a in arguments if a is not type(None)), metadata)
     if origin is tuple:
