@@ -25,6 +25,26 @@ SNIPPETS = (
 )
 
 
+WORDS: dict[str, tuple[Any, ...]] = {
+    "unit": ("m", "cm", "mm", "rad", "deg", "percent", "normalized"),
+    "format": ("lerobot", "hdf5", "rlds", "euler_zyx_intrinsic", "axis_angle", "euler_xyz_extrinsic", "matrix"),
+    "frame": ("base", "world", "camera", "tool"),
+    "reference": ("absolute", "relative", "relative_to_first"),
+    "axes": ("frame", "tool"),
+    "arm": ("left", "right"),
+    "kind": ("position", "rotation", "joint", "gripper", "ignored"),
+    "mount": ("fixed", "wrist", "head", "other"),
+    "flip": ("horizontal", "vertical", "both"),
+    "tail": ("hold", "shrink"),
+    "init": ("nearest", "mean", "random"),
+    "normalization": ("none", "mean_std", "min_max", "quantile"),
+    "key": ("action", "observation.state", "observation.images.front", "timestamp", "task_index"),
+    "name": ("left", "gripper", "position", "arm_2"),
+    "path": ("demonstrations", ".", "..", "plugin.yaml", "demonstrations/meta", "demonstrations/meta/info.json"),
+}
+NUMBERS = (0.0, 0.01, 0.5, 0.99, 1.0, 2.0, 5.0, 10.0, 29.97, 60.0, 100.0, 1e-6, -1.0, 1e6)
+
+
 def damage_bytes(content: bytes, rng: random.Random) -> bytes:
     """The content with some bytes flipped, cut, repeated, moved or put in."""
     data = bytearray(content)
@@ -87,6 +107,26 @@ def damage_value(value: Any, rng: random.Random) -> Any:
     return value
 
 
+def restate(value: Any, rng: random.Random) -> Any:
+    """A copy of a declaration with one to three entries said otherwise, each as a person might have meant it."""
+    value = copy.deepcopy(value)
+    leaves = [
+        (holder, key)
+        for holder in _holders(value)
+        for key in (holder if isinstance(holder, dict) else range(len(holder)))
+        if isinstance(holder[key], (str, float, int))
+    ]
+    for holder, key in rng.sample(leaves, rng.choice((1, 1, 2, 3))):
+        words = WORDS.get(str(key)) if isinstance(holder[key], str) else NUMBERS
+        holder[key] = rng.choice(words or ("other words",))
+    fields = value["action"]["fields"] if isinstance(value.get("action"), dict) else []
+    if rng.random() < 0.3 and fields:
+        extra = {"normalization": "quantile", "threshold": 0.04, "scale": 0.05, "axes": "tool", "reference": "relative"}
+        name = rng.choice(list(extra))
+        rng.choice(fields)[name] = extra[name]
+    return value
+
+
 def damage_yaml(text: str, rng: random.Random) -> bytes:
     """A plugin file with damage to its bytes, its lines or its structure."""
     kind = rng.randrange(10)
@@ -109,7 +149,8 @@ def damage_yaml(text: str, rng: random.Random) -> bytes:
             else:
                 lines.insert(place, rng.choice(SNIPPETS))
         return "\n".join(lines).encode("utf-8", "surrogatepass")
-    value = damage_value(yaml.safe_load(text), rng)
+    change = restate if kind < 7 else damage_value
+    value = change(yaml.safe_load(text), rng)
     if rng.random() < 0.2:
         return json.dumps(value).encode("utf-8", "surrogatepass")
     return yaml.safe_dump(value, sort_keys=False, allow_unicode=rng.random() < 0.5).encode("utf-8", "surrogatepass")

@@ -103,7 +103,7 @@ class Bench:
             left = [path.name for path in embodiments.rglob("*") if path.is_file() and ".locks" not in path.parts]
             if left:
                 raise AssertionError(f"refused, and yet wrote {left}") from None
-            return "refused"
+            return f"refused: {error}"
         (written,) = [path for path in embodiments.iterdir() if not path.name.startswith(".")]
         names = {path.name for path in written.iterdir()}
         if not {"cameras.png", "check.json", "embodiment.yaml", "stats.json"} <= names:
@@ -190,7 +190,8 @@ def main(kind: str, first: int, count: int, folder: Path) -> None:
         start = time.monotonic()
         try:
             outcome, about = case(bench, seed)
-            line = {"seed": seed, "outcome": outcome, "about": about}
+            outcome, _, message = outcome.partition(": ")
+            line = {"seed": seed, "outcome": outcome, "about": about, "error": message[-300:]}
         except Exception as error:  # what is looked for
             frames = traceback.extract_tb(error.__traceback__)
             where = [f"{Path(f.filename).name}:{f.lineno}" for f in frames if "xvla_platform" in f.filename][-3:]

@@ -102,7 +102,8 @@ def test_the_navigation_names_every_page() -> None:
 
 
 def test_every_python_example_is_executed_below() -> None:
-    assert {title for _, title, _ in blocks("python")} == EXECUTED
+    # The guide's blocks are executed by tests/test_guide.py.
+    assert {title for page, title, _ in blocks("python") if page.name != "plugin-author-guide.md"} == EXECUTED
 
 
 def test_command_lines_parse() -> None:
