@@ -47,7 +47,9 @@ def main() -> int:
             "in order": [(start + step) % total for step in range(options.samples)],
             "at random": rng.integers(total, size=options.samples).tolist(),
         }
-        results = {name: compare(folder, order, options, Path(scratch) / "peer.npz") for name, order in orders.items()}
+        with peer(options.peer_python, "read", folder) as other:
+            out = Path(scratch) / "peer.npz"
+            results = {name: compare(folder, order, options, other, out) for name, order in orders.items()}
     report = {"dataset": describe(reader, folder if options.data else None), "machine": machine(), **results}
     print(json.dumps(report, indent=2))
     return 0 if all(good(result, options.tolerance) for result in results.values()) else 1
