@@ -31,12 +31,13 @@ class Clock:
 def rate(timestamps: Sequence[FloatArray]) -> Guess:
     """Frames per second by the time stamps [L] of episodes."""
     steps = np.concatenate([np.diff(times) for times in timestamps if len(times) > 1] or [np.zeros(0)])
-    steps = steps[np.isfinite(steps) & (steps > 0)]
+    every = steps[np.isfinite(steps)]
+    steps = every[every > 0]
     if len(steps) < 2:
         return Guess(value=None, confidence=0.0, evidence="too few time stamps")
     period = float(np.median(steps))
     if float(np.median(np.abs(steps / period - np.round(steps / period)))) > SHAKY:
-        period = float(np.mean(steps))
+        period = max(float(np.mean(every)), 1e-9)
     spread = float(np.percentile(np.abs(steps - period), 95) / period)
     hz = 1 / period
     hz = float(round(hz)) if abs(hz - round(hz)) < 0.01 * hz and round(hz) > 0 else round(hz, 3)
