@@ -57,6 +57,8 @@ class Window:
 @contextmanager
 def opened(path: Path) -> Iterator[int]:
     """The file's descriptor."""
+    if not path.is_file():  # a folder opens, and fails at its first read
+        raise XvlaError("records cannot be read: not a file", file=path)
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError as error:
