@@ -85,7 +85,7 @@ BAD_FIELDS: list[tuple[str, tuple[Any, ...], Any, str]] = [
     ("wrong resolution", ("cameras", 0, "resolution"), [64, 64], "resolution"),
     ("fields that do not add up", ("proprio", "fields", 2), None, "observation.state"),
     ("rate of the data", ("control_hz",), 50, "control_hz"),
-    ("unknown format", ("dataset", "format"), "rlds", "allowed: lerobot"),
+    ("unknown format", ("dataset", "format"), "csv", "allowed: lerobot, hdf5, rlds, xvla_meta"),
     ("missing data", ("dataset", "path"), "nowhere", "dataset folder not found"),
     ("other action space", ("action", "space"), "joint", "has another action space"),
 ]
@@ -170,7 +170,7 @@ def test_a_robot_is_registered_and_updated_in_place(here: Run, place: Path, robo
     assert first.returncode == 0, first.stderr
     assert first.stdout.rstrip().endswith("wrote embodiments/my_arm\nnext: xvla adapt --embodiment my_arm")
     folder = place / "embodiments" / "my_arm"
-    assert sorted(os.listdir(folder)) == ["cameras.png", "embodiment.yaml", "stats.json"]
+    assert sorted(os.listdir(folder)) == ["cameras.png", "check.json", "embodiment.yaml", "report.html", "stats.json"]
     record = yaml.safe_load((folder / "embodiment.yaml").read_text())
     assert record["slot"] == {"domain_id": 3, "num_domains": 8}
     assert record["plugin"] == "plugins/my_arm"

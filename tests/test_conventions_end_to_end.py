@@ -194,11 +194,11 @@ def test_the_robot_sends_frames_as_it_recorded_them(
 def test_the_sheet_shows_what_the_model_sees(tmp_path: Path) -> None:
     from PIL import Image
 
-    from xvla_platform.platform.embodiments import _contact_sheet
+    from xvla_platform.check.contact_sheet import contact_sheet
 
     write_demonstrations(tmp_path / "set")
     sheet = tmp_path / "sheet.png"
-    sheet.write_bytes(_contact_sheet(open_lerobot(tmp_path / "set"), EmbodimentSpec.model_validate(declaration())))
+    sheet.write_bytes(contact_sheet(open_lerobot(tmp_path / "set"), EmbodimentSpec.model_validate(declaration())))
     pixels = np.asarray(Image.open(sheet).convert("RGB")).astype(int)
     front, wrist = pixels[16:176, :160], pixels[192:352, :160]
     assert front[40, 30, 2] > front[40, 30, 0] + 80  # turned by half a turn: blue is left, the white edge below

@@ -66,9 +66,10 @@ def constants(context: CheckContext) -> Iterator[Finding]:
             column.field.kind == "rotation" and len(dims) < column.field.size and _rotation_may(column, dims)
         ):
             value = column.episodes[0][0, dims[0]]
+            # A tool held upright has constant angles; a hand or a joint that never moves is a dead sensor.
             yield Finding(
                 code="XV110",
-                severity="warning",
+                severity="warning" if column.field.kind == "rotation" else "error",
                 field=_dims(column, dims),
                 measured=f"is {value:.6g} in every frame of {len(column.episodes)} episodes",
                 numbers={"dims": dims, "value": float(value)},

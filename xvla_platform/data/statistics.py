@@ -20,8 +20,6 @@ from xvla_platform.specs.base import SCHEMA_VERSION
 from xvla_platform.specs.embodiment import EmbodimentSpec
 from xvla_platform.specs.fields import ActionSpec, VectorSpec
 
-CONSTANT = 1e-8  # standard deviation in recorded units
-
 
 def compute_statistics(
     reader: DatasetReader,
@@ -64,7 +62,6 @@ def compute_statistics(
     recorded = {"proprio": np.concatenate(states), "action": np.concatenate(actions)}
     out: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "episodes": len(chosen), "canonical": {}}
     for name, vector, fields in (("proprio", spec.proprio, bound.proprio), ("action", spec.action, bound.action)):
-        require_variation(recorded[name], vector, name, reader.root)
         slices = vector.slices()
         out[name] = {
             field.name: _entry(recorded[name][:, slices[field.name]], field.unit)
@@ -98,26 +95,6 @@ def require_finite(values: FloatArray, vector: VectorSpec | ActionSpec, name: st
             found=str(values[rows[0], dims[0]]),
             hint=f"{len(rows)} such numbers in this episode; remove it or record it again",
         )
-
-
-def require_variation(values: FloatArray, vector: VectorSpec | ActionSpec, name: str, file: Path) -> None:
-    """Refuse a recorded number that never changes: a dead sensor, or the wrong column.
-
-    Rotations are exempt, as a tool held upright has constant angles.
-    """
-    spread = values.std(axis=0)
-    for field, slot in zip(vector.fields, vector.slices().values(), strict=True):
-        if field.kind in ("rotation", "ignored"):
-            continue
-        for dim in range(slot.start, slot.stop):
-            if spread[dim] < CONSTANT:
-                raise XvlaError(
-                    "never changes in the whole dataset",
-                    file=file,
-                    field=column_name(vector, name, dim),
-                    found=float(values[0, dim]),
-                    hint="declare it as a field of kind ignored if the robot does not use it, or fix the recording",
-                )
 
 
 def _entry(values: FloatArray, unit: str | None) -> Mapping[str, Any]:

@@ -5,7 +5,6 @@ In: a workspace, a loaded plugin and a base. Out: `embodiments/<name>/` with `em
 module orchestrates the data layer and the checks, so it stands above them.
 """
 
-import io
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,6 +60,7 @@ def add_embodiment(
         progress: Makes a counter of a named job of so many units.
         checked: Told what the checks found, before a refusal.
     """
+    from xvla_platform.check.contact_sheet import contact_sheet
     from xvla_platform.check.context import make_context, write_check
     from xvla_platform.check.runner import check_groups, run_checks
     from xvla_platform.data.binding import Binding
@@ -96,7 +96,7 @@ def add_embodiment(
     if checked is not None:
         checked(report)
     accepted = _accepted(report, _earlier(workspace, spec.name) if accept is None else tuple(accept), source)
-    sheet = _contact_sheet(reader, spec)
+    sheet = contact_sheet(reader, spec)
     kept, files = carried(spec, plugin.folder)
     with workspace.lock("embodiments"):
         record = EmbodimentRecord.model_validate(
@@ -234,34 +234,3 @@ def _data_ref(reader: "DatasetReader", spec: EmbodimentSpec) -> DataRef:
         frames=sum(episode.length for episode in reader.episodes),
         fps=reader.info.fps or spec.control_hz,
     )
-
-
-def _contact_sheet(reader: "DatasetReader", spec: EmbodimentSpec, height: int = 160) -> bytes:
-    """PNG with the first, middle and last frame of the first episode, one row a camera, main view on top.
-
-    The frames are as the model sees them.
-    """
-    from PIL import Image, ImageDraw
-
-    from xvla_platform.data.images import read_frames
-
-    episode = reader.episodes[0]
-    moments = [0, episode.length // 2, episode.length - 1]
-    rows = []
-    for camera in spec.ordered_cameras:
-        images = [Image.fromarray(frame) for frame in read_frames(reader, episode.index, camera, moments)]
-        row = [image.resize((max(1, image.width * height // image.height), height)) for image in images]
-        rows.append((f"{camera.name} ({camera.role})", row))
-    label = 16
-    width = max(sum(image.width for image in row) for _, row in rows)
-    sheet = Image.new("RGB", (width, len(rows) * (height + label)), "white")
-    draw = ImageDraw.Draw(sheet)
-    for index, (text, row) in enumerate(rows):
-        top, left = index * (height + label), 0
-        draw.text((4, top + 2), f"{text}: first, middle and last frame of episode 0", fill="black")
-        for image in row:
-            sheet.paste(image, (left, top + label))
-            left += image.width
-    buffer = io.BytesIO()
-    sheet.save(buffer, format="PNG")
-    return buffer.getvalue()
