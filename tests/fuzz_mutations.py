@@ -116,7 +116,7 @@ def restate(value: Any, rng: random.Random) -> Any:
         for key in (holder if isinstance(holder, dict) else range(len(holder)))
         if isinstance(holder[key], (str, float, int))
     ]
-    for holder, key in rng.sample(leaves, rng.choice((1, 1, 2, 3))):
+    for holder, key in rng.sample(leaves, rng.choice((1, 1, 1, 1, 2, 3))):
         words = WORDS.get(str(key)) if isinstance(holder[key], str) else NUMBERS
         holder[key] = rng.choice(words or ("other words",))
     fields = value["action"]["fields"] if isinstance(value.get("action"), dict) else []
@@ -149,7 +149,7 @@ def damage_yaml(text: str, rng: random.Random) -> bytes:
             else:
                 lines.insert(place, rng.choice(SNIPPETS))
         return "\n".join(lines).encode("utf-8", "surrogatepass")
-    change = restate if kind < 7 else damage_value
+    change = restate if kind < 8 else damage_value
     value = change(yaml.safe_load(text), rng)
     if rng.random() < 0.2:
         return json.dumps(value).encode("utf-8", "surrogatepass")

@@ -88,14 +88,14 @@ def judge(outcomes: list[dict[str, Any]], count: int) -> Counter[str]:
 
 def test_damaged_plugin_files(tmp_path: Path) -> None:
     """A share of the full run; most are refused, and some damage does no harm."""
-    counts = judge(run_cases("plugins", 0, 200, tmp_path), 200)
-    assert counts["refused"] > 100
-    assert counts["fine"] > 2
+    counts = judge(run_cases("plugins", 0, 80, tmp_path), 80)
+    assert counts["refused"] > 40
+    assert counts["fine"] > 1
 
 
 def test_damaged_datasets(tmp_path: Path) -> None:
-    counts = judge(run_cases("datasets", 0, 45, tmp_path), 45)
-    assert counts["refused"] > 15
+    counts = judge(run_cases("datasets", 0, 18, tmp_path), 18)
+    assert counts["refused"] > 5
 
 
 @pytest.mark.slow
@@ -112,7 +112,7 @@ def test_a_thousand_damaged_datasets(tmp_path: Path) -> None:
 
 def test_the_command_line_on_damaged_files(xvla: Callable[..., Any], workspace: Any) -> None:
     """A sample through real processes: done, refused or misused, one line of error, nothing half-written."""
-    _through_the_command_line(xvla, workspace, range(3))
+    _through_the_command_line(xvla, workspace, range(1, 3))
 
 
 @pytest.mark.slow
