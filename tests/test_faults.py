@@ -17,6 +17,7 @@ from xvla_platform.specs.embodiment import EmbodimentSpec
 from xvla_platform.testing.faults import FAULTS, CannotBePlantedError, Fault, recode
 from xvla_platform.testing.faults.declare import field_of
 from xvla_platform.testing.faults.views import RowsView
+from xvla_platform.testing.planted import Kept
 
 EPISODES = 8
 CASES = [(fault, strength) for fault in FAULTS for strength in fault.strengths]
@@ -29,7 +30,7 @@ def robot() -> Robot:
     plugin = load_plugin(REPOSITORY / "plugins" / "my_arm")
     reader = open_lerobot(plugin.folder / "demonstrations")
     first = [(episode.index, np.arange(episode.length)) for episode in reader.episodes[:EPISODES]]
-    return RowsView(reader, first, renumbered=False), plugin.spec
+    return RowsView(Kept(reader), first, renumbered=False), plugin.spec
 
 
 def answers(reader: DatasetReader, spec: EmbodimentSpec) -> dict[str, Any]:

@@ -88,14 +88,14 @@ def judge(outcomes: list[dict[str, Any]], count: int) -> Counter[str]:
 
 def test_damaged_plugin_files(tmp_path: Path) -> None:
     """A share of the full run; most are refused, and some damage does no harm."""
-    counts = judge(run_cases("plugins", 0, 80, tmp_path), 80)
-    assert counts["refused"] > 40
-    assert counts["fine"] > 1
+    counts = judge(run_cases("plugins", 0, 60, tmp_path), 60)
+    assert counts["refused"] > 30
+    assert counts["fine"] > 0
 
 
 def test_damaged_datasets(tmp_path: Path) -> None:
-    counts = judge(run_cases("datasets", 0, 18, tmp_path), 18)
-    assert counts["refused"] > 5
+    counts = judge(run_cases("datasets", 0, 9, tmp_path), 9)
+    assert counts["refused"] > 2
 
 
 @pytest.mark.slow
