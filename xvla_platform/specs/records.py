@@ -38,7 +38,13 @@ class DataRef(StrictModel):
 
 
 class AcceptedFinding(StrictModel):
-    """An error-level finding of the checks that the user registered the robot in spite of."""
+    """An error-level finding of the checks that the user registered the robot in spite of.
+
+    Attributes:
+        code: The rule's code.
+        field: Where in the declaration.
+        measured: What was found, with its numbers.
+    """
 
     code: str
     field: str | None = None
