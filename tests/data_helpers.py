@@ -112,18 +112,28 @@ def write_dataset(
     gop: int = 4,
     edit: Any = None,
     task: str = "lift the cube",
+    extra: dict[str, Any] | None = None,
 ) -> Path:
-    """A LeRobot 3.0 dataset; `edit(episode, vectors)` may change the numbers before they are written."""
+    """A LeRobot 3.0 dataset; `edit(episode, vectors)` may change the numbers before they are written.
+
+    `extra` names more columns of one number, each a function of the episode.
+    """
+    more = extra or {}
     names = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
     with LeRobotWriter(
         root,
         fps=fps,
-        vectors=[VectorColumn("observation.state", names), VectorColumn("action", names)],
+        vectors=[
+            VectorColumn("observation.state", names),
+            VectorColumn("action", names),
+            *(VectorColumn(key, ("value",)) for key in more),
+        ],
         cameras=[CameraColumn(FRONT, SIDE, SIDE), CameraColumn(WRIST, SIDE, SIDE)],
         video=VideoSettings(gop=gop, preset="ultrafast"),
     ) as writer:
         for episode, length in enumerate(lengths):
             vectors = columns(length, episode)
+            vectors |= {key: np.full((length, 1), value(episode)) for key, value in more.items()}
             if edit is not None:
                 edit(episode, vectors)
             views = {FRONT: images(length, episode, 0), WRIST: images(length, episode, 1)}

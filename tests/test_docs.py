@@ -18,12 +18,20 @@ import yaml
 from conftest import REPOSITORY, fill_adaptation, make_record, one_line_error, tree, write_base, write_plugin
 from data_helpers import write_dataset
 
+from xvla_platform.cli.main import main
 from xvla_platform.errors import RefusedError
 
 DOCS = REPOSITORY / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
 FENCE = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-EXECUTED = {"plugins/my_arm/plugin.py", "acme_robots/__init__.py", "open_with_peft.py", "one_chunk.py", "act.py"}
+EXECUTED = {
+    "plugins/my_arm/plugin.py",
+    "acme_robots/__init__.py",
+    "open_with_peft.py",
+    "one_chunk.py",
+    "act.py",
+    "hot_motor.py",
+}
 
 
 def blocks(language: str) -> Iterator[tuple[Path, str, str]]:
@@ -277,6 +285,24 @@ def test_plain_peft_gives_the_policys_chunk(
     proprio = torch.from_numpy(policy.binding.proprio(state[None]))
     noise = torch.randn(1, 10, 20, generator=torch.Generator().manual_seed(3))
     assert np.array_equal(one_chunk(small_base, folder, features, proprio, noise)[0].numpy(), answer.model)
+
+
+def test_the_example_check_finds_the_hot_motor(
+    robot: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The block of the checks page as a plugin's code, over a recording that also holds a temperature."""
+    plugin = write_plugin(tmp_path / "plugins" / "my_arm", robot)
+    (plugin / "plugin.py").write_text(example("hot_motor.py"))
+    heat = {0: 41.0, 1: 82.5, 2: 55.0}
+    write_dataset(plugin / "demonstrations", extra={"motor.temperature": lambda episode: heat[episode]})
+    write_base(tmp_path / "base")
+    words = ["check", str(plugin), "--base", str(tmp_path / "base"), "--workspace", str(tmp_path), "--json"]
+    with pytest.raises(SystemExit):
+        main(words)
+    findings = json.loads(capfd.readouterr().out)["findings"]
+    (found,) = [finding for finding in findings if finding["code"] == "ACME101"]
+    assert found["measured"] == "82 degrees in episode 1"
+    assert found["episodes"] == [1]
 
 
 def test_pages_make_no_promises() -> None:

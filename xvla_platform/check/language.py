@@ -26,7 +26,7 @@ RULES = (
         code="XV412",
         slug="instruction-placeholder",
         title="instructions are left over from a template",
-        why="A command like 'task_1' or 'TODO' says nothing that the images could be compared with.",
+        why="A command like 'task_1' or 'test' says nothing that the images could be compared with.",
         fix="Write what each episode shows, in a few words, as you would tell a person.",
         severity="warning",
     ),
