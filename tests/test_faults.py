@@ -118,10 +118,12 @@ def test_a_recoded_robot_moves_as_before(robot: Robot, format: str) -> None:
 
 @pytest.mark.parametrize("reference", ["relative", "relative_to_first"])
 @pytest.mark.parametrize("axes", ["frame", "tool"])
-def test_recoded_deltas_lead_to_the_same_targets(robot: Robot, reference: str, axes: str) -> None:
+@pytest.mark.parametrize("format", ["axis_angle", "quaternion_xyzw"])
+def test_recoded_deltas_lead_to_the_same_targets(robot: Robot, reference: str, axes: str, format: str) -> None:
     """Recorded as changes, an episode is bound to the same absolute targets."""
     from xvla_platform.data.canonical import absolute_targets
 
+    robot = recode.with_rotations(*robot, format, "rad" if format == "axis_angle" else None)
     reader, spec = recode.with_deltas(*robot, axes, reference)
     targets = []
     for source, declared in (robot, (reader, spec)):

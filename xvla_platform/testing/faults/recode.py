@@ -98,7 +98,7 @@ def with_deltas(
     def change(_: int, vectors: Vectors) -> Vectors:
         state, action = vectors["proprio"], vectors["action"].copy()
         if reference == "relative_to_first":
-            state = np.broadcast_to(state[:1], state.shape)
+            state = np.repeat(state[:1], len(state), axis=0)
         now = decode(state[:, at_r], str(state_r.format), state_r.unit)
         target = decode(action[:, to_r], str(field_r.format), field_r.unit)
         step = action[:, to_p] - state[:, at_p] * scale
