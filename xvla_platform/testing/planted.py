@@ -201,7 +201,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 0 if the checks hold, 1 if not, 2 if it cannot be run."""
     parser = argparse.ArgumentParser(prog="python -m xvla_platform.testing.planted", description=__doc__)
     parser.add_argument("--plugin", type=Path, nargs="+", action="extend", required=True, help="folders of plugins")
-    parser.add_argument("--fault", nargs="+", choices=[fault.name for fault in FAULTS], help="only these faults")
+    parser.add_argument(
+        "--fault", nargs="+", choices=[fault.name for fault in FAULTS], metavar="FAULT", help="only these faults"
+    )
     parser.add_argument("--seeds", type=int, default=1, help="random placements of each")
     parser.add_argument("--strengths", type=int, help="only the first so many strengths of each fault")
     parser.add_argument("--episodes", type=int, help="only the first so many episodes of each recording")
