@@ -51,9 +51,10 @@ def test_the_clean_recording_has_no_finding() -> None:
         (mirrored, FRONT, {("XV307", "cameras.front")}),
         (upended, FRONT, {("XV307", "cameras.front")}),
         (late(4), FRONT, {("XV308", "cameras.front")}),
+        (late(-8), FRONT, {("XV308", "cameras.front")}),
         (slow, FRONT, {("XV311", "cameras.front")}),
     ],
-    ids=["black", "white", "frozen", "copied", "swapped", "mirrored", "upended", "late", "slow"],
+    ids=["black", "white", "frozen", "copied", "swapped", "mirrored", "upended", "late", "early", "slow"],
 )
 def test_a_fault_of_a_whole_stream_is_named(
     change: Change, key: str | None, expected: set[tuple[str, str | None]]

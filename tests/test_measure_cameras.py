@@ -79,11 +79,17 @@ def test_motion_of_other_episodes_concludes_nothing_with_sureness(plain: Footage
 
 
 def test_delay_is_measured_in_frames(plain: Footage) -> None:
-    for frames in (2, 5, -2):
+    for frames in (2, 5, -2, -8):
         reader: Any = Changed(kept(), late(frames))
         footage = look(reader, [FRONT], plain.hands)
         guess = delay(watch(footage)[FRONT], 20.0)
         assert (guess.value, guess.confidence >= SURE) == (frames, True)
+
+
+@pytest.mark.parametrize("frames", [-8, -16, 16])
+def test_images_far_from_their_numbers_are_not_called_mirrored(plain: Footage, frames: int) -> None:
+    reader: Any = Changed(kept(), late(frames))
+    assert flip(watch(look(reader, [FRONT], plain.hands))[FRONT]).value in (None, "none")
 
 
 def test_mirror_of_a_wrist_camera_is_found_without_knowing_its_mounting(plain: Footage) -> None:

@@ -151,14 +151,18 @@ def flip(seen: Seen) -> Guess:
 
     A mirror is SURE only where two independent signs agree: the viewing direction must point downwards (a
     camera that looks at a table from above), and things must grow as they come nearer. On a wrist nothing tells
-    a horizontal from a vertical mirror; `numbers["axis_known"]` is False then.
+    a horizontal from a vertical mirror; `numbers["axis_known"]` is False then. Everything is measured at the lag
+    at which the image follows best; where that is an end of the range the delay is not known, and nothing is said:
+    motions that do not belong together can have any sign.
     """
     unknown = Guess(value=None, confidence=0.0, evidence="poses and image motion do not tell")
     if not seen.known or seen.frame is None:
         return unknown
-    odds, numbers = _odds(seen)
     system = seen.frame
     lag = _best_lag(system)
+    if lag in (LAGS[0], LAGS[-1]):
+        return Guess(value=None, confidence=0.0, evidence="the images are too late or too early to tell")
+    odds, numbers = _odds(seen)
     draws = [system.solve(times, lag) for times in resamples(system)]
     tilt, tilt_std = _mean_std([view_direction(one)[2] for one in draws])
     near, near_std = _mean_std([growth(one) for one in draws])

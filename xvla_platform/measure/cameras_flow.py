@@ -22,7 +22,7 @@ from xvla_platform.measure.cameras_footage import Clip, Footage, Stream
 CHANGED = 3.0  # grey levels between frames from which a pixel counts as moving
 BORDER = 2  # px, where gradients are one-sided
 RIDGE = 1e-3
-LAGS = tuple(range(-4, 13))
+LAGS = tuple(range(-12, 13))  # alike both ways: a delay beyond the range would be taken for a mirror
 RESAMPLES = 40
 
 
