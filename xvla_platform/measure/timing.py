@@ -50,12 +50,19 @@ def rate(timestamps: Sequence[FloatArray]) -> Guess:
 
 
 def clock(times: FloatArray, period_s: float | None = None) -> Clock:
-    """How even one episode's time stamps [L] are; `period_s` is the expected step, else the median."""
+    """How even one episode's time stamps [L] are; `period_s` is the expected step, else the median.
+
+    Of stamps that are not recorded (NaN) nothing is said.
+    """
     steps = np.diff(times)
-    forward = steps[steps > 0]
+    known = np.isfinite(steps)
+    if not known.any():
+        return Clock(period_s=0.0, jitter=0.0, gaps=(), repeats=())
+    forward = steps[known & (steps > 0)]
     if not len(forward):
         return Clock(period_s=0.0, jitter=0.0, gaps=(), repeats=tuple(range(1, len(steps) + 1)))
     period = period_s or float(np.median(forward))
+    steps = np.where(known, steps, period)
     # Where steps are whole multiples of the period frames are missing; where they are anything the clock is shaky.
     shaky = float(np.median(np.abs(steps / period - np.round(steps / period)))) > SHAKY
     if shaky:
