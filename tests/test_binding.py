@@ -176,8 +176,8 @@ def test_joint_space() -> None:
 @pytest.mark.parametrize(
     ("space", "proprio", "action", "match"),
     [
-        ("ee6d", [position(), rotation()], [position(), rotation(), joints(3)], "no place for a joint.*auto"),
-        ("agibot_ee6d", [joints(7)], [joints(7)], "needs a position field|no place for a joint"),
+        ("ee6d", [position(), rotation()], [position(), rotation(), joints(3)], "no place for a joint.*kinematics"),
+        ("agibot_ee6d", [joints(7)], [joints(7)], r"proprio\.\w+: .*no place for a joint.*kinematics"),
         ("ee6d", [position(), rotation()], [position()], "action: .*needs a rotation field for the left arm"),
         ("ee6d", [position()], [position(), rotation()], "proprio: .*needs a rotation field"),
         ("agibot_ee6d", [position(), rotation()], [position(), rotation(), gripper()], "proprio: .*needs a gripper"),

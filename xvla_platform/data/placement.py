@@ -9,7 +9,10 @@ from xvla_platform.specs.fields import FieldSpec
 
 Vector = Literal["proprio", "action"]
 Fields = tuple[FieldSpec, ...]
-AUTO_HINT = "set action.space: auto, which takes any fields in declared order"
+AUTO_HINT = "use a base with `action_mode: auto`, which takes any fields in declared order"
+POSE_HINT = (
+    "declare the robot's `kinematics`, and joints become poses; or use a base with `action_mode: joint` or `auto`"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,13 +66,7 @@ def _in_order(fields: Fields, space: ActionSpace, vector: Vector) -> list[int]:
 def _start(field: FieldSpec, fields: Fields, space: ActionSpace, vector: Vector) -> int:
     slot = space.find(field.kind, field.arm)
     if slot is None:
-        kinds = sorted({candidate.kind for candidate in space.fields})
-        raise XvlaError(
-            f"action space {space.name} has no place for a {field.kind}",
-            field=f"{vector}.{field.name}",
-            allowed=", ".join(kinds),
-            hint=AUTO_HINT,
-        )
+        raise _no_place(field, space, vector)
     same = [other for other in fields if other.kind == field.kind and other.arm == field.arm]
     total = vector_size(tuple(same))
     if total != slot.size:
@@ -97,6 +94,11 @@ def _check_arms(proprio: Fields, action: Fields, space: ActionSpace) -> None:
             field=f"proprio.{stray[0].name}",
             allowed=arms,
         )
+    # Said before what a pose lacks, which would only follow from it.
+    for vector, fields in (("proprio", proprio), ("action", action)):
+        for field in fields:
+            if _holds_poses_only(space, field):
+                raise _no_place(field, space, vector)
     for arm in arms:
         for slot in space.fields:
             if slot.arm != arm:
@@ -108,6 +110,24 @@ def _check_arms(proprio: Fields, action: Fields, space: ActionSpace) -> None:
                 raise _lacks("action", slot.kind, arm, space)
             if has_action and not has_state and not slot.hidden:
                 raise _lacks("proprio", slot.kind, arm, space)
+
+
+def _holds_poses_only(space: ActionSpace, field: FieldSpec) -> bool:
+    """Whether `field` holds joints of an arm that the space knows by its pose."""
+    return (
+        field.kind == "joint"
+        and space.find("joint", field.arm) is None
+        and space.find("position", field.arm) is not None
+    )
+
+
+def _no_place(field: FieldSpec, space: ActionSpace, vector: str) -> XvlaError:
+    return XvlaError(
+        f"action space {space.name} has no place for a {field.kind}",
+        field=f"{vector}.{field.name}",
+        allowed=", ".join(sorted({slot.kind for slot in space.fields})),
+        hint=POSE_HINT if _holds_poses_only(space, field) else AUTO_HINT,
+    )
 
 
 def _lacks(vector: Vector, kind: str, arm: str, space: ActionSpace) -> XvlaError:
