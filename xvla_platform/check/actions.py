@@ -1,13 +1,13 @@
 """XV21x: is the action what it is declared to be? Seen in what the state does after it."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
-from xvla_platform.check.common import Column, canonical, columns, in_episodes, severity_of, state_of
-from xvla_platform.check.findings import CheckContext, Finding, Rule
-from xvla_platform.data.reader import FloatArray
+from xvla_platform.check.action_pairs import Pair, pairs, share_of
+from xvla_platform.check.action_rules import RULES
+from xvla_platform.check.common import in_episodes, severity_of
+from xvla_platform.check.findings import CheckContext, Finding
 from xvla_platform.data.rotations import to_matrix
 from xvla_platform.measure.actions import (
     EPISODES,
@@ -21,95 +21,12 @@ from xvla_platform.measure.actions import (
     reference,
 )
 from xvla_platform.measure.guess import SURE
-from xvla_platform.specs.fields import ANGLE_FORMATS, ROTATION_SIZE, ActionFieldSpec
+from xvla_platform.specs.fields import ANGLE_FORMATS, ROTATION_SIZE
 
-RULES = (
-    Rule(
-        code="XV210",
-        slug="action-reference",
-        title="the action is relative where it is declared absolute, or the reverse",
-        why="A step of a centimetre read as a place sends the hand to the robot's base; a place read as a step sends "
-        "it out of reach.",
-        fix="Write `reference: absolute`, `relative` (to the state of the same frame) or `relative_to_first`; a "
-        "relative position or rotation also needs `axes: frame` or `axes: tool`.",
-    ),
-    Rule(
-        code="XV211",
-        slug="action-axes",
-        title="the relative action is in other axes",
-        why="A step forward of the hand is not a step forward of the base. In the wrong axes the robot moves in "
-        "directions that depend on how it holds its hand.",
-        fix="Write `axes: frame` (the base's) or `axes: tool` (the hand's).",
-    ),
-    Rule(
-        code="XV212",
-        slug="action-scale",
-        title="the action is scaled against the state",
-        why="Actions between -1 and 1 stand for steps of the controller's own size. Read as metres they move the arm "
-        "many times too far.",
-        fix="Write what a recorded 1 stands for: `unit: m` with `scale: 0.05`.",
-    ),
-    Rule(
-        code="XV213",
-        slug="action-equals-state",
-        title="the action is the state of the same frame",
-        why="The model learns to answer with what it was given, and the robot stands still.",
-        fix="Write `timing: reached` under `action`, so that later states serve as targets, or record the commands.",
-    ),
-    Rule(
-        code="XV214",
-        slug="action-timing",
-        title="the action is early or late against the state",
-        why="The command of a frame should come shortly before the motion it causes. A column shifted by some frames "
-        "teaches the robot to act late, and hand and gripper fall out of step.",
-        fix="Shift the column in the recorder; if the action column holds reached states, write `timing: reached`.",
-    ),
-    Rule(
-        code="XV215",
-        slug="action-unrelated",
-        title="the state does not follow the action",
-        why="If what was commanded does not explain what happened, the column is not this arm's action, or is in "
-        "another frame or order than the state.",
-        fix="Check `key`, the order of the fields, `arm`, `frame` and `reference`.",
-        severity="warning",
-    ),
-    Rule(
-        code="XV216",
-        slug="action-frame",
-        title="action and state are in differently turned frames",
-        why="A target given in another frame than the state lies somewhere else for the model, which works in one "
-        "frame.",
-        fix="Record both in one frame; axes that are swapped or negated in one of the columns are the usual reason.",
-    ),
-    Rule(
-        code="XV217",
-        slug="arms-swapped",
-        title="left action and right state belong together",
-        why="The model would move the left arm for what the right one sees.",
-        fix="Exchange `arm: left` and `arm: right` in one of the vectors.",
-    ),
-)
 LATE_S = 0.4  # controllers and people react faster
 CLEAR = 0.75
 NEARLY = 0.5  # of one tick's motion: a command one tick ahead differs by all of it
 OTHERWISE = 0.5  # a reading below this is wrong if another one is CLEAR
-STILL = 1e-9
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pair:
-    """An action field with the state it drives, both canonical."""
-
-    action: Column
-    state: Column
-    told: list[FloatArray]
-    was: list[FloatArray]
-    turns: list[FloatArray] | None
-
-    @property
-    def field(self) -> ActionFieldSpec:
-        assert isinstance(self.action.field, ActionFieldSpec)
-        return self.action.field
 
 
 def against_state(context: CheckContext) -> Iterator[Finding]:
@@ -156,8 +73,8 @@ def swapped_arms(context: CheckContext) -> Iterator[Finding]:
         right = found.get((kind, "right"))
         if arm != "left" or right is None or left.was[0].shape != right.was[0].shape:
             continue
-        own = min(_share(left.was, left.told, kind), _share(right.was, right.told, kind))
-        crossed = min(_share(right.was, left.told, kind), _share(left.was, right.told, kind))
+        own = min(share_of(left.was, left.told, kind), share_of(right.was, right.told, kind))
+        crossed = min(share_of(right.was, left.told, kind), share_of(left.was, right.told, kind))
         if crossed > 0.8 and own < 0.4:
             yield Finding(
                 code="XV217",
@@ -167,25 +84,6 @@ def swapped_arms(context: CheckContext) -> Iterator[Finding]:
                 numbers={"own": own, "crossed": crossed},
                 fix="exchange arm: left and arm: right in proprio or in action",
             )
-
-
-def pairs(context: CheckContext) -> Iterator[Pair]:
-    """Action fields whose state is recorded and can be read, leaving out grippers and what never moves."""
-    if not context.recording.episodes:
-        return
-    for action in columns(context, "position", "rotation", "joint", vectors=("action",)):
-        state = state_of(context, action.field)
-        if state is None:
-            continue
-        told, was = canonical(action), canonical(state)
-        if told is None or was is None or not all(np.isfinite(part).all() for part in (*told, *was)):
-            continue
-        turns = None
-        if action.field.kind == "position":
-            for rotation in columns(context, "rotation", vectors=("proprio",)):
-                if rotation.field.arm == action.field.arm:
-                    turns = canonical(rotation)
-        yield Pair(action=action, state=state, told=told, was=was, turns=turns)
 
 
 def _equal(context: CheckContext, pair: Pair) -> Iterator[Finding]:
@@ -358,7 +256,7 @@ def _other_reading(pair: Pair) -> Iterator[Finding]:
     if pair.field.kind != "rotation" or pair.field.reference != "absolute":
         return
     declared = str(pair.field.format)
-    own = _share(pair.was, pair.told, "rotation")
+    own = share_of(pair.was, pair.told, "rotation")
     if own > OTHERWISE:
         return
     best, found = own, declared
@@ -367,7 +265,7 @@ def _other_reading(pair: Pair) -> Iterator[Finding]:
             continue
         unit = pair.field.unit if format in ANGLE_FORMATS else None
         told = [to_matrix(values, format, unit, strict=False) for values in pair.action.scaled()[:EPISODES]]
-        share = _share(pair.was[:EPISODES], told, "rotation")
+        share = share_of(pair.was[:EPISODES], told, "rotation")
         # Of readings that do equally well the first is kept: the usual orders come first.
         if share > best + 0.02:
             best, found = share, format
@@ -395,8 +293,5 @@ def _scaled(pair: Pair, gain: float, against: str) -> Iterator[Finding]:
     )
 
 
-def _share(states: list[FloatArray], actions: list[FloatArray], kind: str) -> float:
-    return fit_readings(states, actions, kind)["absolute"].share
-
-
 CHECKS = (against_state, swapped_arms)
+__all__ = ["CHECKS", "RULES", "against_state", "swapped_arms"]
