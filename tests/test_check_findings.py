@@ -144,7 +144,8 @@ def test_checks_of_a_plugin_run_beside_the_built_in_ones(tmp_path: Path, reader:
     (tmp_path / "plugin.py").write_text(
         (REPOSITORY / "docs" / "checks.md")
         .read_text()
-        .split("```python\n")[1]
+        .split("```python", 1)[1]
+        .split("\n", 1)[1]
         .split("```")[0]
         .replace('context.reader.columns(episode.index, ["motor.temperature"])["motor.temperature"].max()', "71.0")
     )
