@@ -253,6 +253,29 @@ def test_one_column_a_quantity_prefers_the_hand_and_names_the_joints() -> None:
     assert any("action.joint_position" in note for note in result.notes)
 
 
+def test_a_command_that_the_named_joints_follow_is_joints_too() -> None:
+    data = [{"observations/qpos": part[STATE], "action": part[ACTION]} for part in example()]
+    result = infer(source_of(data), "robot")
+    kinds = [[entry["kind"].value for entry in result.draft[name]["fields"]] for name in ("proprio", "action")]
+    assert kinds == [["joint", "gripper"]] * 2
+    # What does not follow them is read for itself.
+    shuffled = [{**part, "action": np.roll(part["action"], 3, axis=1)} for part in data]
+    apart = infer(source_of(shuffled), "robot").draft["action"]["fields"]
+    assert all("as the state" not in entry["kind"].evidence for entry in apart)
+
+
+def test_each_camera_says_why_it_is_or_is_not_the_main_view(my_arm: Result) -> None:
+    main, other = (camera["role"].evidence for camera in my_arm.draft["cameras"])
+    assert main.startswith("the only view not on a wrist")
+    assert other.startswith("'front' is the main view")
+
+
+def test_a_layout_found_in_numbers_is_named_in_words() -> None:
+    result = infer(source_of([{STATE: part[STATE], ACTION: part[ACTION]} for part in numbers("my_arm")]), "robot")
+    said = field(result, "action", "position")["kind"].evidence
+    assert "position (3), rotation (3), gripper (1)" in said
+
+
 def test_padding_is_ignored_and_filled_with_what_was_recorded() -> None:
     data = [{key: np.insert(values, 6, 0.0, axis=1) for key, values in part.items()} for part in numbers("my_arm")]
     result = infer(source_of(data), "robot")

@@ -86,7 +86,7 @@ def new_plugin(
     say(f"blank     {len(blanks)}{': ' if blanks else ''}{', '.join(blanks)}")
     shown = place.shown(written.folder)
     if blanks:
-        say(f"answer the blanks (???) in {shown}/plugin.yaml; until then nothing loads it")
+        say(f"first     answer the blanks (???) in {shown}/plugin.yaml: nothing loads it before")
     done(
         wrote=[place.shown(path) for path in written.files],
         next_command=f"xvla check {shown}",

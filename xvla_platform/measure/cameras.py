@@ -112,7 +112,7 @@ def main_view(
     return Guess(
         value=ranked[0],
         confidence=0.65 if clear else 0.4,
-        evidence=f"of {len(others)} cameras that do not move with a hand, "
+        evidence=f"of {len(others)} cameras that were not seen to move with a hand, "
         + ("its name says so" if clear else "its image follows the arm most closely"),
         numbers=numbers | {"follows": sees},
     )

@@ -73,7 +73,7 @@ def polarity(
         value=value if confidence > 0.55 else None,
         confidence=confidence if confidence > 0.55 else 0.0,
         evidence=f"{value['closed']:.3g} is closed by how episodes start, where the hand closes and where the "
-        f"gripper stops (low is closed: {said})",
+        f"gripper stops (is low the closed end, from -1 (no) to +1 (yes): {said})",
         numbers={"low": ends.low, "high": ends.high, "votes": votes},
     )
 

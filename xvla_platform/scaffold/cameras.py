@@ -64,10 +64,11 @@ def draft_cameras(
     out = []
     for number, key in enumerate(ordered[:MOST_VIEWS]):
         value = "main" if number == 0 else "auxiliary"
+        reason = role.evidence if number == 0 else f"'{names[ordered[0]]}' is the main view: {role.evidence}"
         out.append(
             {
                 "name": names[key],
-                "role": Guess(value=value, confidence=role.confidence, evidence=role.evidence),
+                "role": Guess(value=value, confidence=role.confidence, evidence=reason),
                 "mount": seated[key],
                 "resolution": _resolution(key, features[key], reader),
                 "key": key,

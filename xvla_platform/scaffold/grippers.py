@@ -46,7 +46,7 @@ def describe_grippers(state: Part | None, command: Part | None, position: Part |
             agreed = combine(first, second)
             votes = ", ".join(f"{name} {vote:+.2f}" for name, vote in together.numbers.get("votes", {}).items())
             run = "alike" if sense > 0 else "against each other"
-            note = f"state and command run {run}; +1 is closed at low: {votes}"
+            note = f"state and command run {run}; is low the closed end, from -1 (no) to +1 (yes): {votes}"
             agreed = Guess(value=agreed.value, confidence=agreed.confidence, evidence=note, numbers=together.numbers)
             directions = {id(state): agreed, id(command): _turned(agreed, sense)}
         else:

@@ -25,6 +25,8 @@ from xvla_platform.scaffold.table import Column, Table, read_table
 from xvla_platform.specs.base import SCHEMA_VERSION
 
 USUAL_RATES = {"hdf5": (50.0, "ALOHA's recordings have 50 Hz, robomimic's and LIBERO's 20")}
+# Correlation of each number, and of half of them, with the same number of the command before it, where a state follows.
+SOME, MOST = 0.6, 0.9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,10 +72,14 @@ def cut(table: Table) -> tuple[list[Column], list[Column]]:
     """Columns that no name explains are cut by their numbers; an action of the state's width may repeat its cut."""
     state = [_cut(column) for column in table.state]
     whole = next((column for column in state if column.main and column.segments), None)
+    named = {column.key for column in table.state if column.segments is not None}
     out = []
     for column in table.action:
         like = whole.segments if whole is not None and whole.width == column.width else None
-        out.append(_cut(column, like))
+        if like is not None and whole is not None and whole.key in named and _follows(whole, column):
+            out.append(_cut(column, like, first=True))
+        else:
+            out.append(_cut(column, like))
     whole = next((column for column in out if column.main and column.segments), None)
     if whole is not None:
         # The other way round: a command is tidier than what was measured.
@@ -81,10 +87,28 @@ def cut(table: Table) -> tuple[list[Column], list[Column]]:
     return state, out
 
 
-def _cut(column: Column, like: tuple[Segment, ...] | None = None) -> Column:
+def _follows(state: Column, action: Column) -> bool:
+    """Whether each number of the state runs after the same number of the action, so that both hold the same things."""
+    if not state.episodes or len(state.episodes) != len(action.episodes):
+        return False
+    for lag in (0, 1, 2, 4, 8):
+        pairs = [(s[lag:], a[: len(a) - lag]) for s, a in zip(state.episodes, action.episodes, strict=True)]
+        now, told = (np.concatenate([pair[side] for pair in pairs]) for side in (0, 1))
+        if len(now) < 20 or not (np.isfinite(now).all() and np.isfinite(told).all()):
+            return False
+        spread = np.minimum(now.std(axis=0), told.std(axis=0))
+        moving = spread > 1e-6 * max(1.0, float(np.abs(now).max()))
+        alike = [np.corrcoef(now[:, dim], told[:, dim])[0, 1] for dim in np.flatnonzero(moving)]
+        if len(alike) > 2 and min(alike) > SOME and np.median(alike) > MOST:
+            return True
+    return False
+
+
+def _cut(column: Column, like: tuple[Segment, ...] | None = None, *, first: bool = False) -> Column:
+    """`first`: the cut of the other vector goes before what the numbers alone say."""
     if column.segments is not None or column.width < 2 or not column.episodes:
         return column
-    found = partition(column.episodes)
+    found = partition(column.episodes, like=like if first else None)
     if found is None and like is not None:
         found = partition(column.episodes, like=like)
     return replace(column, segments=tuple(found)) if found else column

@@ -35,6 +35,15 @@ ARM_LAYOUTS = (
     "q4",
     "g1",
 )
+LETTERS = {
+    "p": "position",
+    "r": "rotation",
+    "q": "quaternion",
+    "s": "6D rotation",
+    "m": "rotation matrix",
+    "j": "joints",
+    "g": "gripper",
+}
 SAMPLES = 20_000
 BENT_RAD, BENT_DEG = 0.9, 50.0
 CLEAR = 3.0  # log-odds by which the best layout must lead to be taken for sure
@@ -72,7 +81,7 @@ def partition(episodes: Sequence[FloatArray], *, like: Sequence[Segment] | None 
     if lead < LEADS:
         return None
     confidence = 0.92 if lead >= CLEAR else 0.7
-    evidence = f"unnamed; its numbers fit {ranked[0].layout}: {', '.join(ranked[0].reasons)}"
+    evidence = f"unnamed; its numbers fit {_in_words(ranked[0].layout)}: {', '.join(ranked[0].reasons)}"
     if "|" in ranked[0].layout:
         confidence = min(confidence, 0.8)  # that the left arm comes first is a habit
         evidence += "; the first arm is taken for the left one"
@@ -97,6 +106,12 @@ def _layouts(width: int) -> list[str]:
     single = [layout for layout in ARM_LAYOUTS if _size(layout) == width]
     double = [f"{layout} | {layout}" for layout in ARM_LAYOUTS if 2 * _size(layout) == width and _size(layout) > 4]
     return single + double
+
+
+def _in_words(layout: str) -> str:
+    """`p3 r3 g1` as a person reads it: position (3), rotation (3), gripper (1)."""
+    arms = layout.split(" | ")
+    return "; then ".join(", ".join(f"{LETTERS[token[0]]} ({token[1:]})" for token in arm.split()) for arm in arms)
 
 
 def _size(layout: str) -> int:
