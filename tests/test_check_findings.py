@@ -116,6 +116,16 @@ def test_a_wrong_declaration_is_called_by_its_name(
     assert (code, place) in found, report.findings
 
 
+def test_the_horizon_advised_fits_the_shortest_episode(reader: DatasetReader, groups: tuple[CheckGroup, ...]) -> None:
+    report = look(reader, groups, long_horizon)
+    advice = next(finding.fix for finding in report.findings if finding.code == "XV421")
+    assert advice is not None
+    seconds = float(advice.removeprefix("horizon_s: ").split()[0])
+    ticks = seconds * reader.info.fps
+    shortest = min(episode.length for episode in reader.episodes)
+    assert shortest - 1 < ticks <= shortest
+
+
 def test_a_finding_says_what_was_measured_why_and_what_to_write(
     reader: DatasetReader, groups: tuple[CheckGroup, ...]
 ) -> None:

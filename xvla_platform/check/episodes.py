@@ -1,5 +1,6 @@
 """XV42x: episodes against the horizon, against standing still, and against each other."""
 
+import math
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -27,7 +28,7 @@ RULES = (
         slug="shorter-than-horizon",
         title="episodes are shorter than the horizon",
         why="A chunk looks `horizon_s` ahead. In a shorter episode most of it is the last frame, held.",
-        fix="Write a shorter horizon, `horizon_s: 1.0`, or remove the episodes that were broken off.",
+        fix="Write a shorter `horizon_s`, or remove the episodes that were broken off.",
         severity="warning",
     ),
     Rule(
@@ -99,14 +100,18 @@ def lengths(context: CheckContext) -> Iterator[Finding]:
     needed = spec.horizon_s * context.recording.hz + spec.dataset.tail_margin
     short = tuple(episode.index for episode in episodes if episode.length < needed)
     if short:
-        shortest = min(episode.length for episode in episodes) / context.recording.hz
+        hz = context.recording.hz
+        shortest = min(episode.length for episode in episodes) / hz
+        fits = math.floor(100 * (shortest - spec.dataset.tail_margin / hz) + 1e-6) / 100  # rounded up, it would not fit
         yield Finding(
             code="XV421",
             severity="error" if len(short) == len(episodes) else "warning",
             field="horizon_s",
-            measured=f"{counted(short, len(episodes))} are shorter than {needed / context.recording.hz:.3g} s (horizon "
+            measured=f"{counted(short, len(episodes))} are shorter than {needed / hz:.3g} s (horizon "
             f"and tail margin); the shortest is {shortest:.3g} s",
             numbers={"short": len(short), "shortest_s": shortest},
+            fix=(f"horizon_s: {fits:g} fits every episode; or " if fits * hz >= 2 else "")
+            + "remove the episodes that were broken off",
             episodes=short,
         )
 

@@ -36,7 +36,7 @@ def add_embodiment(
     measures in a sample of the episodes), computes statistics, takes a free prompt slot and writes embodiments/<name>/.
     Running it again updates the robot in place.
     """
-    from xvla_platform.cli.check import show_findings
+    from xvla_platform.cli.check import plugin_of, show_findings
     from xvla_platform.cli.progress import Bars
     from xvla_platform.platform.bases import resolve_base
     from xvla_platform.platform.embodiments import add_embodiment as add
@@ -44,7 +44,7 @@ def add_embodiment(
     from xvla_platform.platform.workspace import Workspace
 
     place = Workspace.find(workspace)
-    loaded = load_plugin(plugin)
+    loaded = load_plugin(plugin_of(place, plugin))
     base = resolve_base(base_name, revision) if base_name else resolve_base(place.config.base, revision, place.root)
     source = "--base" if base_name else "xvla.yaml"
     say(f"robot     {loaded.spec.name}: {loaded.spec.description}")

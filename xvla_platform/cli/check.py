@@ -148,14 +148,22 @@ def _explain(code: str, rules: "dict[str, Rule]") -> None:
 
 
 def _load(place: "Workspace", source: str) -> "LoadedPlugin":
-    """The plugin in a folder, or that a robot registered here was made from, or of an installed robot."""
+    """The plugin in a folder, or that a robot registered here was made from, or in `plugins/`, or installed."""
     from xvla_platform.platform.embodiments import find_embodiment
     from xvla_platform.platform.plugins import load_plugin
     from xvla_platform.platform.records import plugin_folder, registered
 
     if not Path(source).expanduser().is_dir() and source in {record.spec.name for record in registered(place)}:
         return load_plugin(plugin_folder(place, find_embodiment(place, source)))
-    return load_plugin(source)
+    return load_plugin(plugin_of(place, source))
+
+
+def plugin_of(place: "Workspace", source: str) -> "str | Path":
+    """What a user means by PLUGIN: a folder, else the name of one in the workspace's `plugins/`, else as it stands."""
+    named = place.plugins / source
+    if not Path(source).expanduser().exists() and Path(source).name == source and (named / "plugin.yaml").is_file():
+        return named
+    return source
 
 
 def _base(place: "Workspace", name: str | None, revision: str | None) -> "ResolvedBase | None":

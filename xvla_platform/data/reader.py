@@ -129,7 +129,13 @@ def locate_dataset(spec: DatasetSpec, plugin_folder: Path) -> Path:
         place = (plugin_folder / spec.path).resolve()
         if not place.exists():
             kind = "file" if place.suffix in (".json", ".hdf5", ".h5") else "folder"
-            raise XvlaError(f"dataset {kind} not found", file=place, field="dataset.path", found=spec.path)
+            raise XvlaError(
+                f"dataset {kind} not found",
+                file=place,
+                field="dataset.path",
+                found=spec.path,
+                hint="the path is taken from the plugin's folder: put or link the data there, or write where it lies",
+            )
         return place
     from huggingface_hub import snapshot_download
 
