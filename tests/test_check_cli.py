@@ -87,6 +87,9 @@ def test_misuse_is_one_line(place: Path, xvla: Run) -> None:
     assert "unknown code" in one_line_error(xvla("check", "--explain", "units", cwd=place))
     assert "no such folder" in one_line_error(xvla("check", "your_arm", cwd=place))
     assert "name a plugin" in one_line_error(xvla("check", cwd=place))
+    misspelt = xvla("add-embodiment", "plugins/my_arm", "--accept", "XV22", cwd=place)
+    assert "--accept: unknown code" in one_line_error(misspelt)
+    assert "checks" not in misspelt.stdout
     declare(place, "path: demonstrations", "path: elsewhere")
     assert "from the plugin's folder" in one_line_error(xvla("check", "plugins/my_arm", cwd=place))
     # The name alone finds the plugin in `plugins/`, for both commands.

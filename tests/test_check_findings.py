@@ -120,7 +120,7 @@ def test_the_horizon_advised_fits_the_shortest_episode(reader: DatasetReader, gr
     report = look(reader, groups, long_horizon)
     advice = next(finding.fix for finding in report.findings if finding.code == "XV421")
     assert advice is not None
-    seconds = float(advice.removeprefix("horizon_s: ").split()[0])
+    seconds = float(advice.removeprefix("`horizon_s: ").partition("`")[0])
     ticks = seconds * reader.info.fps
     shortest = min(episode.length for episode in reader.episodes)
     assert shortest - 1 < ticks <= shortest

@@ -110,7 +110,7 @@ def lengths(context: CheckContext) -> Iterator[Finding]:
             measured=f"{counted(short, len(episodes))} are shorter than {needed / hz:.3g} s (horizon "
             f"and tail margin); the shortest is {shortest:.3g} s",
             numbers={"short": len(short), "shortest_s": shortest},
-            fix=(f"horizon_s: {fits:g} fits every episode; or " if fits * hz >= 2 else "")
+            fix=(f"`horizon_s: {fits:g}` fits every episode; or " if fits * hz >= 2 else "")
             + "remove the episodes that were broken off",
             episodes=short,
         )

@@ -30,21 +30,24 @@ def add_embodiment(
     accepted: tuple[str, ...],
     workspace: Path | None,
 ) -> None:
-    """Register the robot that PLUGIN (a folder with plugin.yaml, or an installed robot's name) declares.
+    """Register the robot that PLUGIN (a folder with plugin.yaml, or a robot's name) declares.
 
     Checks the declaration, then the dataset against it (keys, sizes, rate, values, video, and what `xvla check`
     measures in a sample of the episodes), computes statistics, takes a free prompt slot and writes embodiments/<name>/.
     Running it again updates the robot in place.
     """
-    from xvla_platform.cli.check import plugin_of, show_findings
+    from xvla_platform.check.runner import catalogue
+    from xvla_platform.cli.check import plugin_of, require_codes, show_findings
     from xvla_platform.cli.progress import Bars
     from xvla_platform.platform.bases import resolve_base
     from xvla_platform.platform.embodiments import add_embodiment as add
-    from xvla_platform.platform.plugins import load_plugin
+    from xvla_platform.platform.plugins import build_manager, load_plugin
     from xvla_platform.platform.workspace import Workspace
 
     place = Workspace.find(workspace)
     loaded = load_plugin(plugin_of(place, plugin))
+    if accepted:  # before minutes are spent on the checks
+        require_codes(accepted, set(catalogue(build_manager(loaded.folder))), "--accept")
     base = resolve_base(base_name, revision) if base_name else resolve_base(place.config.base, revision, place.root)
     source = "--base" if base_name else "xvla.yaml"
     say(f"robot     {loaded.spec.name}: {loaded.spec.description}")

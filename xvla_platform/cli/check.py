@@ -69,7 +69,7 @@ def check(
         raise click.UsageError("name a plugin folder or a robot, or a code with --explain")
     loaded = _load(place, plugin)
     groups = check_groups(build_manager(loaded.folder))
-    _require_codes(ignored, {rule.code for group in groups for rule in group.rules})
+    require_codes(ignored, {rule.code for group in groups for rule in group.rules}, "--ignore")
     base = _base(place, base_name, revision)
     compared = find(place, against).folder if against else None
     spec = loaded.spec
@@ -126,7 +126,7 @@ def show_findings(report: "CheckReport") -> None:
 
 
 def _explain(code: str, rules: "dict[str, Rule]") -> None:
-    _require_codes((code.upper(),), set(rules))
+    require_codes((code.upper(),), set(rules), "--explain")
     rule = rules[code.upper()]
     say(f"{rule.code} {rule.slug} ({rule.severity})")
     say(_wrapped(f"{rule.title[:1].upper()}{rule.title[1:]}.", ""))
@@ -180,12 +180,13 @@ def _base(place: "Workspace", name: str | None, revision: str | None) -> "Resolv
         return None
 
 
-def _require_codes(codes: tuple[str, ...], known: set[str]) -> None:
+def require_codes(codes: tuple[str, ...], known: set[str], option: str) -> None:
+    """Refuse a misspelt code of a finding."""
     from xvla_platform.errors import XvlaError
 
     for code in codes:
         if code not in known:
-            raise XvlaError("unknown code", field="--ignore / --explain", found=code, allowed=sorted(known))
+            raise XvlaError("unknown code of a finding", field=option, found=code, allowed=sorted(known))
 
 
 def _wrapped(text: str, indent: str = "    ") -> str:
