@@ -1,10 +1,11 @@
 """`xvla check` on the committed example robot: clean as it is, and each mistake in its declaration called by name."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import REPOSITORY
 
@@ -13,7 +14,8 @@ from xvla_platform.check.findings import CheckContext, CheckGroup, CheckReport, 
 from xvla_platform.check.runner import catalogue, check_groups, run_checks
 from xvla_platform.data.reader import DatasetReader
 from xvla_platform.errors import XvlaError
-from xvla_platform.platform.embodiments import open_data
+from xvla_platform.platform.bases import resolve_base
+from xvla_platform.platform.embodiments import base_space, open_data
 from xvla_platform.platform.plugins import load_plugin
 from xvla_platform.specs.embodiment import EmbodimentSpec
 
@@ -114,6 +116,39 @@ def test_a_wrong_declaration_is_called_by_its_name(
     report = look(reader, groups, edit)
     found = {(finding.code, finding.field) for finding in report.of("error")}
     assert (code, place) in found, report.findings
+
+
+class Holed:
+    """The recording with one state of episode 0 that is no number."""
+
+    def __init__(self, reader: DatasetReader) -> None:
+        self._reader = reader
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reader, name)
+
+    def columns(self, episode: int, keys: Sequence[str]) -> dict[str, np.ndarray]:
+        values = dict(self._reader.columns(episode, keys))
+        if episode == 0 and "observation.state" in values:
+            values["observation.state"] = values["observation.state"].copy()
+            values["observation.state"][30, 1] = np.nan
+        return values
+
+
+def test_one_hole_in_the_numbers_changes_nothing_else(reader: DatasetReader) -> None:
+    plugin, base = load_plugin(MY_ARM), resolve_base("xvla-tiny")
+    wanted = tuple(group for group in check_groups() if group.name in ("base", "timing"))
+    assert len(wanted) == 2
+    codes = []
+    for source in (reader, Holed(reader)):
+        context = make_context(
+            plugin.spec, source, plugin_folder=MY_ARM, base=base, space=base_space(base), episodes=8, verified=True
+        )
+        assert np.isnan(context.recording.episodes[0].proprio).any() == isinstance(source, Holed)
+        report = run_checks(context, groups=wanted)
+        assert not any("nan" in finding.measured or finding.measured.endswith(": ") for finding in report.findings)
+        codes.append({finding.code for finding in report.findings})
+    assert codes[0] == codes[1] != set()
 
 
 def test_the_horizon_advised_fits_the_shortest_episode(reader: DatasetReader, groups: tuple[CheckGroup, ...]) -> None:

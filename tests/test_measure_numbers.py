@@ -199,6 +199,9 @@ def test_clocks_and_what_they_hide() -> None:
     repeated, moving = timing.repeated_rows(twice)
     assert repeated > 0.4 * moving
     assert timing.repeated_rows(POSITIONS[0])[0] == 0
+    holed = POSITIONS[0].copy()
+    holed[20, 1] = np.nan
+    assert timing.repeated_rows(holed)[0] == 0
     smooth = np.column_stack([0.01 * np.arange(40), np.zeros(40), np.zeros(40)])
     assert timing.leaps(np.delete(smooth, 20, axis=0)) == [20]
     assert timing.leaps(smooth) == []

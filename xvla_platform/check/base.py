@@ -165,9 +165,9 @@ def _workspace(context: CheckContext, table: DomainTable) -> Iterator[Finding]:
             for found in (*domain.proprio.values(), *domain.action.values())
             if found.kind == "position" and found.arm == column.field.arm and len(found.q01) == 3
         ]
-        values = canonical(column)
+        values = [part[np.isfinite(part).all(axis=1)] for part in canonical(column)]
         # A frame change moves the robot's numbers before the model sees them; the drift report compares those.
-        if not ranges or not values or column.field.arm in changed:
+        if not ranges or not sum(map(len, values)) or column.field.arm in changed:
             continue
         low, high = (np.percentile(np.concatenate(values), q, axis=0) for q in (1, 99))
         bottom, top = np.min([one.q01 for one in ranges], axis=0), np.max([one.q99 for one in ranges], axis=0)

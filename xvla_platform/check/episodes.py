@@ -20,7 +20,8 @@ RULES = (
         slug="idle-share",
         title="the robot stands still for much of the time",
         why="Where most frames say 'stay', staying is a safe answer: the robot waits for a push that never comes.",
-        fix="Write `dataset: {skip_idle: {}}`, or cut the pauses at the ends of the episodes.",
+        fix="Write `dataset: {skip_idle: {…}}` with steps above the sensors' noise, or cut the pauses at the ends of "
+        "the episodes.",
         severity="warning",
     ),
     Rule(
@@ -58,6 +59,8 @@ RULES = (
 IDLE = 0.25
 IDLE_EPISODE = 0.4
 SLOW = {"position": 0.002, "rotation": 0.01, "joint": 0.01}  # m, rad or rad a second: slower is standing still
+STROKE = 0.01  # share of the gripper's stroke in one tick
+FEW = 0.1  # share of the episodes that may have been broken off
 MOST_EPISODES = 3000
 
 
@@ -81,7 +84,7 @@ def idle(context: CheckContext) -> Iterator[Finding]:
             measured=f"the robot stands still in {share:.0%} of the frames, for up to {longest:.1f} s at a time; more "
             f"than {IDLE_EPISODE:.0%} of the time in {text}",
             numbers={"share": share, "longest_s": longest},
-            fix="dataset: {skip_idle: {}}",
+            fix=f"dataset: {{skip_idle: {{{_still_steps(context)}}}}}",
             episodes=indices,
         )
 
@@ -110,10 +113,18 @@ def lengths(context: CheckContext) -> Iterator[Finding]:
             measured=f"{counted(short, len(episodes))} are shorter than {needed / hz:.3g} s (horizon "
             f"and tail margin); the shortest is {shortest:.3g} s",
             numbers={"short": len(short), "shortest_s": shortest},
-            fix=(f"`horizon_s: {fits:g}` fits every episode; or " if fits * hz >= 2 else "")
-            + "remove the episodes that were broken off",
+            fix=_shorter(fits if fits * hz >= 2 else None, few=len(short) <= FEW * len(episodes)),
             episodes=short,
         )
+
+
+def _shorter(seconds: float | None, *, few: bool) -> str:
+    """What to do about short episodes: a few were broken off, many ask for another horizon."""
+    removal = "remove the episodes that were broken off"
+    if seconds is None:
+        return removal
+    horizon = f"`horizon_s: {seconds:g}`"
+    return f"{removal}, or write {horizon}, which fits all" if few else f"{horizon} fits every episode; or {removal}"
 
 
 def copies(context: CheckContext) -> Iterator[Finding]:
@@ -197,12 +208,25 @@ def _limits(context: CheckContext) -> FloatArray | None:
         if field.kind == "gripper":
             assert field.open is not None
             assert field.closed is not None
-            limits[slot] = 0.01 * abs(field.closed - field.open)
+            limits[slot] = STROKE * abs(field.closed - field.open)
         elif field.kind == "rotation" and field.unit is None:
             limits[slot] = SLOW["rotation"] / hz / 2
         else:
             limits[slot] = SLOW[field.kind] / hz / (factor(field.unit) * abs(field.scale or 1.0))
     return limits if np.isfinite(limits).any() else None
+
+
+def _still_steps(context: CheckContext) -> str:
+    """The same limits as `skip_idle` states them: steps a tick, of the kinds of the actions, by which it judges."""
+    hz = context.recording.hz
+    steps = {
+        "position": ("position_m", SLOW["position"] / hz),
+        "rotation": ("rotation_deg", np.degrees(SLOW["rotation"] / hz)),
+        "joint": ("joint", SLOW["joint"] / hz),
+        "gripper": ("gripper", STROKE),
+    }
+    moving = {field.kind for field in context.spec.action.fields}
+    return ", ".join(f"{name}: {step:.2g}" for kind, (name, step) in steps.items() if kind in moving)
 
 
 CHECKS = (idle, lengths, copies)

@@ -91,7 +91,7 @@ def repeated_rows(states: FloatArray) -> tuple[int, int]:
     """
     if len(states) < 8:
         return 0, 0
-    moved = np.abs(np.diff(states, axis=0)).max(axis=1) > 0
+    moved = (np.diff(states, axis=0) != 0).any(axis=1)  # what is no number repeats nothing
     index = np.arange(len(moved))
     total = np.concatenate([[0], np.cumsum(moved)])
     before = total[index] - total[np.maximum(0, index - 3)] > 0

@@ -38,7 +38,8 @@ def choose(columns: Sequence[Column], family: str | None = None) -> Choice | Non
             size=whole.width,
             kind=None,
             confidence=0.0,
-            evidence="neither names nor numbers tell what these are",
+            evidence="neither names nor numbers tell; write one entry for each part (position, gripper, ...), "
+            f"in their order, with sizes that add up to {whole.width}",
         )
         return Choice(columns=((whole, whole.segments or (unknown,)),), family="unknown")
     name = family if family in families else families[0]

@@ -177,7 +177,10 @@ def _finite(
             del numbers[key]
     kept = [place for place in range(len(chosen)) if all(sound[key][place] for key in numbers)]
     if len(kept) < len(chosen) and numbers:
-        notes.append(f"{len(chosen) - len(kept)} of {len(chosen)} sampled episodes hold numbers that cannot be used")
+        notes.append(
+            f"{len(chosen) - len(kept)} of {len(chosen)} sampled episodes are passed over: "
+            f"not finite, or shorter than {SHORTEST} frames"
+        )
     return {key: [episodes[place] for place in kept] for key, episodes in numbers.items()}, [chosen[i] for i in kept]
 
 
