@@ -60,6 +60,7 @@ IDLE = 0.25
 IDLE_EPISODE = 0.4
 SLOW = {"position": 0.002, "rotation": 0.01, "joint": 0.01}  # m, rad or rad a second: slower is standing still
 STROKE = 0.01  # share of the gripper's stroke in one tick
+FEW = 0.1  # share of the episodes that may have been broken off
 MOST_EPISODES = 3000
 
 
@@ -112,10 +113,18 @@ def lengths(context: CheckContext) -> Iterator[Finding]:
             measured=f"{counted(short, len(episodes))} are shorter than {needed / hz:.3g} s (horizon "
             f"and tail margin); the shortest is {shortest:.3g} s",
             numbers={"short": len(short), "shortest_s": shortest},
-            fix=(f"`horizon_s: {fits:g}` fits every episode; or " if fits * hz >= 2 else "")
-            + "remove the episodes that were broken off",
+            fix=_shorter(fits if fits * hz >= 2 else None, few=len(short) <= FEW * len(episodes)),
             episodes=short,
         )
+
+
+def _shorter(seconds: float | None, *, few: bool) -> str:
+    """What to do about short episodes: a few were broken off, many ask for another horizon."""
+    removal = "remove the episodes that were broken off"
+    if seconds is None:
+        return removal
+    horizon = f"`horizon_s: {seconds:g}`"
+    return f"{removal}, or write {horizon}, which fits all" if few else f"{horizon} fits every episode; or {removal}"
 
 
 def copies(context: CheckContext) -> Iterator[Finding]:
