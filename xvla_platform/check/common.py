@@ -9,7 +9,7 @@ from xvla_platform.data.reader import FloatArray
 from xvla_platform.errors import XvlaError
 from xvla_platform.measure.guess import LIKELY, SURE
 from xvla_platform.measure.names import number_names
-from xvla_platform.specs.fields import ActionFieldSpec, FieldSpec
+from xvla_platform.specs.fields import FieldSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +100,3 @@ def counted(indices: Sequence[int], total: int) -> str:
     """`3 of 60 episodes (1, 5, 9)`; long lists are cut."""
     shown = ", ".join(str(index) for index in indices[:6]) + (", …" if len(indices) > 6 else "")
     return f"{len(indices)} of {total} episodes ({shown})"
-
-
-def is_action(field: FieldSpec) -> bool:
-    return isinstance(field, ActionFieldSpec)

@@ -71,4 +71,5 @@ def known_factor(ratio: float, within: float) -> str:
 
 
 def times(ratio: float) -> str:
+    """A ratio above 0 in words: `12 times`, or `1/12 of` below 1."""
     return f"{ratio:.3g} times" if ratio >= 1 else f"1/{1 / ratio:.3g} of"

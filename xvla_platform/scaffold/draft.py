@@ -19,7 +19,6 @@ FRAME = Guess(
     confidence=0.7,
     evidence="numbers cannot tell; a pose is nearly always given in the robot's base frame",
 )
-NORMALIZED_KINDS = ("position", "joint")
 
 
 def state_of(guess: Guess) -> State:

@@ -44,7 +44,6 @@ LETTERS = {
     "j": "joints",
     "g": "gripper",
 }
-SAMPLES = 20_000
 BENT_RAD, BENT_DEG = 0.9, 50.0
 CLEAR = 3.0  # log-odds by which the best layout must lead to be taken for sure
 LEADS = 1.2

@@ -102,18 +102,6 @@ def read_table(
     )
 
 
-def stacked(column: Column, part: slice = slice(None)) -> FloatArray:
-    """All sampled numbers of some dims of a column, [N, size]."""
-    if not column.episodes:
-        return np.zeros((0, len(range(column.width)[part])))
-    return np.concatenate([numbers[:, part] for numbers in column.episodes])
-
-
-def per_episode(column: Column, part: slice = slice(None)) -> list[FloatArray]:
-    """Per sampled episode, some dims of a column, [L, size]."""
-    return [numbers[:, part] for numbers in column.episodes]
-
-
 def _is_column(key: str, feature: FeatureInfo) -> bool:
     if feature.is_camera or not NUMERIC.match(feature.dtype) or WHOLE_STATES.search(key):
         return False
