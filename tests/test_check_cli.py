@@ -99,17 +99,20 @@ def test_misuse_is_one_line(place: Path, xvla: Run) -> None:
 
 
 def test_a_registration_is_refused_unless_each_error_is_accepted(place: Path, xvla: Run) -> None:
-    path = place / "plugins" / "my_arm" / "plugin.yaml"
-    path.write_text(path.read_text().replace("open: 1.0, closed: 0.0", "open: 0.0, closed: 1.0"))
-    refused = xvla("add-embodiment", "plugins/my_arm", "--accept", "XV101", cwd=place)
+    declare(place, "open: 1.0, closed: 0.0", "open: 0.0, closed: 1.0")
+    declare(place, "unit: mm", "unit: m")
+    refused = xvla("add-embodiment", "plugins/my_arm", "--accept", "XV312", cwd=place)
     assert refused.returncode == 1
     assert refused.stderr.count("\n") == 1
-    assert "--accept XV220" in refused.stderr
+    # Every code that has to be accepted is named, each once.
+    options = refused.stderr.split("how to mend it; ")[1].split(" registers the robot")[0].split()
+    assert options.count("--accept") == len(set(options)) - 1
+    assert {"XV101", "XV220"} <= set(options)
     assert not (place / "embodiments" / "my_arm").exists()
 
-    accepted = xvla("add-embodiment", "plugins/my_arm", "--accept", "XV220", cwd=place)
+    accepted = xvla("add-embodiment", "plugins/my_arm", *options, cwd=place)
     assert accepted.returncode == 0, accepted.stderr
     folder = place / "embodiments" / "my_arm"
     assert {"check.json", "report.html", "embodiment.yaml"} <= {path.name for path in folder.iterdir()}
     record = json.loads(xvla("show", "my_arm", "--json", cwd=place).stdout)["embodiment"]
-    assert {item["code"] for item in record["accepted"]} == {"XV220"}
+    assert {item["code"] for item in record["accepted"]} == set(options) - {"--accept"}

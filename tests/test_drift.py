@@ -208,6 +208,18 @@ def test_a_moved_robot_is_shifted_in_training_deviations(recording: Recording, t
     assert result["XV522", "action.position[1]"].numbers["shift"][1] == pytest.approx(expected, rel=0.1)
 
 
+def test_a_field_that_never_moves_is_in_no_wrong_unit(recording: Recording) -> None:
+    still = edited(recording, "position", lambda values: 0 * values)
+    assert {code for code, _ in found(against_base, context(still, base=resolve_base("xvla-tiny")))} <= {"XV512"}
+
+
+def test_a_frame_is_no_advice_for_a_gripper(recording: Recording, trained: Path) -> None:
+    result = found(against_trained, context(edited(recording, "gripper", lambda values: values + 7), against=trained))
+    fixes = [finding.fix for (code, field), finding in result.items() if code == "XV522" and "gripper" in field]
+    assert fixes
+    assert all(fix is not None and "frame_changes" not in fix for fix in fixes)
+
+
 def test_another_contract_is_named_field_by_field(recording: Recording, trained: Path) -> None:
     raw = recording.spec.model_dump(mode="json", exclude_none=True)
     raw["control_hz"], raw["horizon_s"] = 10, 2.0

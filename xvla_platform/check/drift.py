@@ -135,14 +135,14 @@ def against_trained(context: CheckContext) -> Iterator[Finding]:
     trained = _trained(context.against / "stats.json")
     table = []
     for vector, fields in _values(context).items():
-        for name, (_, numbers) in fields.items():
+        for name, (field, numbers) in fields.items():
             reference = trained.get((vector, name))
             if reference is None or len(reference.mean) != numbers.shape[1]:
                 continue
             place = f"{vector}.{name}"
             table += comparison(place, numbers, reference)
             scale = list(_scale_against(place, numbers, reference))
-            yield from scale or _shift(place, numbers, reference)
+            yield from scale or _shift(place, numbers, reference, field.kind)
     folder = context.against
     label = f"{folder.parent.name}/{folder.name}"
     context.facts.setdefault("drift", {})["trained"] = {"adaptation": label, "rows": table}
@@ -202,6 +202,8 @@ def _scale_against_rows(
     if field.kind == "gripper" or not known:
         return
     spread = np.quantile(numbers, 0.99, axis=0) - np.quantile(numbers, 0.01, axis=0)
+    if np.median(spread) < 1e-9:
+        return  # what stands still has no scale
     ratios = [float(np.median(spread / _of_range(found).spread())) for found in known]
     low, high = min(ratios), max(ratios)
     if low <= SCALE_SEEN and high >= 1 / SCALE_SEEN:
@@ -285,7 +287,7 @@ def _scale_against(place: str, numbers: FloatArray, trained: Reference) -> Itera
     )
 
 
-def _shift(place: str, numbers: FloatArray, trained: Reference) -> Iterator[Finding]:
+def _shift(place: str, numbers: FloatArray, trained: Reference, kind: str) -> Iterator[Finding]:
     shift = np.abs(numbers.mean(axis=0) - trained.mean) / np.maximum(trained.std, trained.floor)
     worst = int(shift.argmax())
     if shift[worst] > SHIFT:
@@ -296,6 +298,8 @@ def _shift(place: str, numbers: FloatArray, trained: Reference) -> Iterator[Find
             measured=f"the mean is {numbers[:, worst].mean():.3g}, {shift[worst]:.1f} training standard deviations "
             f"from the {trained.mean[worst]:.3g} of training",
             numbers={"shift": shift, "mean": numbers.mean(axis=0)},
+            # A frame moves poses; it is no advice about joints and grippers.
+            fix=None if kind in ("position", "rotation") else "adapt again with this data, or with both datasets",
         )
     share = trained.outside(numbers).mean(axis=0)
     worst = int(share.argmax())

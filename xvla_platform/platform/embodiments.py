@@ -167,6 +167,7 @@ def _accepted(report: "CheckReport", codes: tuple[str, ...], source: str) -> lis
     refused = [finding for finding in errors if finding.code not in codes]
     if refused:
         first = refused[0]
+        options = " ".join(f"--accept {code}" for code in dict.fromkeys(finding.code for finding in refused))
         more = (
             f" ({len(refused) - 1} more: {', '.join(finding.code for finding in refused[1:])})" if refused[1:] else ""
         )
@@ -174,7 +175,7 @@ def _accepted(report: "CheckReport", codes: tuple[str, ...], source: str) -> lis
             f"{first.code} {report.rules[first.code].slug}: {first.measured}{more}",
             file=source,
             field=first.field,
-            hint=f"`xvla check {source}` shows every finding and how to mend it; --accept {first.code} registers the "
+            hint=f"`xvla check {source}` shows every finding and how to mend it; {options} registers the "
             "robot all the same",
         )
     return [{"code": finding.code, "field": finding.field, "measured": finding.measured} for finding in errors]
