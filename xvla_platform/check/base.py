@@ -165,7 +165,7 @@ def _workspace(context: CheckContext, table: DomainTable) -> Iterator[Finding]:
             for found in (*domain.proprio.values(), *domain.action.values())
             if found.kind == "position" and found.arm == column.field.arm and len(found.q01) == 3
         ]
-        values = [part[np.isfinite(part).all(axis=1)] for part in canonical(column)]
+        values = [part[np.isfinite(part).all(axis=1)] for part in canonical(column) or []]
         # A frame change moves the robot's numbers before the model sees them; the drift report compares those.
         if not ranges or not sum(map(len, values)) or column.field.arm in changed:
             continue
