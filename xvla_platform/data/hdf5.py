@@ -144,7 +144,11 @@ def open_hdf5(place: Path) -> DatasetReader:
     rates = {episode.fps for episode in recorded}
     if len(rates) > 1:
         raise XvlaError(
-            "files are recorded at different rates", file=place, field="env_args", found=sorted(map(str, rates))
+            "the files below it are recorded at different rates",
+            file=place,
+            field="env_args",
+            found=", ".join(sorted("no rate" if rate is None else f"{rate:g} Hz" for rate in rates)),
+            hint="name the folder or file of one dataset",
         )
     return Hdf5Reader(place, recorded, read_features(recorded[0]), fps=rates.pop())
 
