@@ -78,7 +78,7 @@ def test_a_folder_of_robomimic_files_and_natural_order(tmp_path: Path) -> None:
         truth = columns(3, episode % 11)["action"]
         assert reader.columns(episode, ["actions"])["actions"] == pytest.approx(truth, abs=1e-6)
     write_robomimic(tmp_path / "set" / "other.hdf5", [3], hz=5)
-    with pytest.raises(XvlaError, match="different rates.*10 Hz, 5 Hz"):
+    with pytest.raises(XvlaError, match=r"different rates.*10 Hz, 5 Hz"):
         open_hdf5(tmp_path / "set")
 
 
