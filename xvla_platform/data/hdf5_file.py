@@ -153,7 +153,9 @@ def encoded_row(dataset: Any, index: int, file: Path, key: str) -> bytes:
         raise XvlaError("rows are too large for pictures", file=file, field=key, found=list(dataset.shape))
     with reading(file, f"'{key}'"):
         row = dataset[index]
-    if isinstance(row, bytes | np.bytes_ | np.void):
+    if isinstance(row, np.void):
+        return row.tobytes()
+    if isinstance(row, bytes):  # np.bytes_ is one
         return bytes(row)
     if isinstance(row, np.ndarray) and row.dtype.kind in "iu" and row.dtype.itemsize == 1:
         return row.tobytes()

@@ -215,7 +215,7 @@ class Chain:
             begin = (near + (elsewhere - near) * spread).reshape(-1, len(self.low))
             found, left = self._solve(np.repeat(goal[part], RESTARTS, 0), np.repeat(turn[part], RESTARTS, 0), begin)
             found, left = found.reshape(elsewhere.shape), left.reshape(len(part), RESTARTS, 2)
-            there = (left <= 10 * REACHED).all(axis=2)
+            there: np.ndarray = np.asarray((left <= 10 * REACHED).all(axis=2))
             best = np.where(there, np.abs(found - near).max(axis=2), np.inf).argmin(axis=1)
             at = np.arange(len(part))
             good = there[at, best]

@@ -181,7 +181,7 @@ def resamples(system: System, seed: int = 0) -> FloatArray:
 def view_direction(coefficients: FloatArray) -> FloatArray:
     """a x b [3] divided by |a||b|, from coefficients whose first three motions are a translation."""
     right, down = coefficients[0, :3], coefficients[1, :3]
-    length = np.linalg.norm(right) * np.linalg.norm(down)
+    length = float(np.linalg.norm(right) * np.linalg.norm(down))
     direction: FloatArray = np.cross(right, down) / max(length, 1e-12)
     return direction
 
@@ -189,4 +189,5 @@ def view_direction(coefficients: FloatArray) -> FloatArray:
 def growth(coefficients: FloatArray) -> float:
     """Cosine between e and a x b: above 0 the image grows along the view (on the hand), below 0 it shrinks."""
     view, expansion = view_direction(coefficients), coefficients[2, :3]
-    return float(view @ expansion / max(np.linalg.norm(view) * np.linalg.norm(expansion), 1e-12))
+    length = float(np.linalg.norm(view) * np.linalg.norm(expansion))
+    return float(view @ expansion / max(length, 1e-12))

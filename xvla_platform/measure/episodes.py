@@ -27,7 +27,7 @@ def idle_frames(states: FloatArray, limits: FloatArray) -> np.ndarray:
     """Which frames [L] of an episode change no number by more than its limit until the next frame."""
     if len(states) < 2:
         return np.ones(len(states), dtype=bool)
-    still = (np.abs(np.diff(states, axis=0)) <= limits).all(axis=1)
+    still: np.ndarray = np.asarray((np.abs(np.diff(states, axis=0)) <= limits).all(axis=1))
     return np.append(still, still[-1])
 
 

@@ -32,7 +32,7 @@ UNPROVEN = 0.6  # small Euler angles and a small rotation vector are nearly the 
 
 def valid_rows(values: FloatArray, format: str) -> np.ndarray:
     """Which rows [L, n] are a rotation in `format`, up to rounding; angles are whenever they are finite."""
-    finite = np.isfinite(values).all(axis=1)
+    finite: np.ndarray = np.asarray(np.isfinite(values).all(axis=1))
     values = np.where(finite[:, None], values, 0.0)
     if format in ANGLE_FORMATS:
         return np.asarray(finite)

@@ -176,13 +176,14 @@ def _field(field: FieldSpec, random: np.random.Generator) -> FloatArray:
         size = 0.5 if isinstance(field, ActionFieldSpec) and field.reference != "absolute" else 3.0
         vectors = random.normal(size=(LENGTH, 3))
         vectors *= random.uniform(0.05, size, size=(LENGTH, 1)) / np.linalg.norm(vectors, axis=1, keepdims=True)
-        return encode(Rotation.from_rotvec(vectors), str(field.format), field.unit) / field.scale
+        coded = encode(Rotation.from_rotvec(vectors), str(field.format), field.unit) / field.scale
+        return np.asarray(coded, dtype=np.float64)
     if field.kind == "gripper":
         assert field.open is not None
         assert field.closed is not None
         share = random.uniform(size=shape) if field.threshold is None else random.integers(2, size=shape)
         share[:2, 0] = (0.0, 1.0)
-        return field.open + share * (field.closed - field.open)
+        return np.asarray(field.open + share * (field.closed - field.open), dtype=np.float64)
     values = random.uniform(-0.5, 0.5, size=shape)
     per_unit = {"m": 1.0, "cm": 100.0, "mm": 1000.0, "deg": 180 / np.pi, "percent": 100.0}
     return values * per_unit.get(str(field.unit), 1.0) / field.scale

@@ -121,7 +121,8 @@ class RowsView(View):
         origin, rows = self._cut(episode)
         times = self.source.timestamps(origin)
         if self._renumbered:
-            return np.arange(len(rows)) * (float(np.median(np.diff(times))) if len(times) > 1 else 0.0)
+            tick = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
+            return np.asarray(np.arange(len(rows)) * tick, dtype=np.float64)
         return times[rows] - times[rows[0]]
 
     def frames(self, episode: int, key: str, indices: Sequence[int] | NDArray[Any]) -> Images:
