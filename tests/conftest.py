@@ -89,6 +89,24 @@ def xvla(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     return run
 
 
+@pytest.fixture
+def here(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The command line in this process, which is quicker than a new one: `here(*words, cwd=folder)`."""
+    from xvla_platform.cli.main import main
+
+    def run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+        monkeypatch.chdir(cwd)
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main(words)
+        output = capfd.readouterr()
+        return subprocess.CompletedProcess(words, int(left.value.code or 0), output.out, output.err)
+
+    return run
+
+
 def write_plugin(folder: Path, robot: dict[str, Any]) -> Path:
     """`folder/plugin.yaml` from a value."""
     folder.mkdir(parents=True, exist_ok=True)

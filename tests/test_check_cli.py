@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY, one_line_error
 
-from xvla_platform.cli.main import main
-
 Run = Callable[..., subprocess.CompletedProcess[str]]
 FEW = ("--episodes", "6")
 
@@ -25,29 +23,14 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def xvla(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """`main` in this process, which is quicker than a new one."""
-
-    def run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-        monkeypatch.chdir(cwd)
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as left:
-            main(words)
-        output = capfd.readouterr()
-        return subprocess.CompletedProcess(words, int(left.value.code or 0), output.out, output.err)
-
-    return run
-
-
 def declare(place: Path, old: str, new: str) -> None:
     path = place / "plugins" / "my_arm" / "plugin.yaml"
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))
 
 
-def test_a_clean_robot_passes_and_leaves_a_report(place: Path, xvla: Run) -> None:
-    done = xvla("check", "plugins/my_arm", *FEW, cwd=place)
+def test_a_clean_robot_passes_and_leaves_a_report(place: Path, here: Run) -> None:
+    done = here("check", "plugins/my_arm", *FEW, cwd=place)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.rstrip().endswith("next: xvla add-embodiment plugins/my_arm")
     folder = place / "runs" / "check" / "my_arm"
@@ -55,53 +38,53 @@ def test_a_clean_robot_passes_and_leaves_a_report(place: Path, xvla: Run) -> Non
     assert json.loads((folder / "check.json").read_text())["counts"]["error"] == 0
 
 
-def test_an_error_is_shown_explained_and_exits_with_one(place: Path, xvla: Run) -> None:
+def test_an_error_is_shown_explained_and_exits_with_one(place: Path, here: Run) -> None:
     declare(place, "unit: mm", "unit: m")
-    done = xvla("check", "plugins/my_arm", *FEW, "--report", "elsewhere", "--json", cwd=place)
+    done = here("check", "plugins/my_arm", *FEW, "--report", "elsewhere", "--json", cwd=place)
     assert done.returncode == 1
     found = json.loads(done.stdout)
     assert not found["ok"]
     assert "XV101" in {item["code"] for item in found["findings"] if item["severity"] == "error"}
     assert found["next"] == "xvla check plugins/my_arm --explain XV101"
     assert json.loads((place / "elsewhere" / "check.json").read_text())["counts"] == found["counts"]
-    told = xvla("check", "--explain", "xv101", cwd=place)
+    told = here("check", "--explain", "xv101", cwd=place)
     assert told.returncode == 0
     assert "Why it matters:" in told.stdout
 
 
 @pytest.mark.slow
-def test_warnings_count_only_when_strict_and_what_is_ignored_does_not(place: Path, xvla: Run) -> None:
+def test_warnings_count_only_when_strict_and_what_is_ignored_does_not(place: Path, here: Run) -> None:
     declare(place, "horizon_s: 1.0", "horizon_s: 2.8")  # longer than some of the episodes
     words = ("check", "plugins/my_arm", *FEW, "--json")
-    strict = xvla(*words, "--strict", cwd=place)
+    strict = here(*words, "--strict", cwd=place)
     assert strict.returncode == 1
     warned = {item["code"] for item in json.loads(strict.stdout)["findings"] if item["severity"] == "warning"}
     assert "XV421" in warned
     assert json.loads(strict.stdout)["counts"]["error"] == 0
     ignored = [word for code in sorted(warned) for word in ("--ignore", code)]
-    assert xvla(*words, "--strict", *ignored, cwd=place).returncode == 0
+    assert here(*words, "--strict", *ignored, cwd=place).returncode == 0
 
 
-def test_misuse_is_one_line(place: Path, xvla: Run) -> None:
-    assert "unknown code" in one_line_error(xvla("check", "plugins/my_arm", "--ignore", "XV999", cwd=place))
-    assert "unknown code" in one_line_error(xvla("check", "--explain", "units", cwd=place))
-    assert "no such folder" in one_line_error(xvla("check", "your_arm", cwd=place))
-    assert "name a plugin" in one_line_error(xvla("check", cwd=place))
-    misspelt = xvla("add-embodiment", "plugins/my_arm", "--accept", "XV22", cwd=place)
+def test_misuse_is_one_line(place: Path, here: Run) -> None:
+    assert "unknown code" in one_line_error(here("check", "plugins/my_arm", "--ignore", "XV999", cwd=place))
+    assert "unknown code" in one_line_error(here("check", "--explain", "units", cwd=place))
+    assert "no such folder" in one_line_error(here("check", "your_arm", cwd=place))
+    assert "name a plugin" in one_line_error(here("check", cwd=place))
+    misspelt = here("add-embodiment", "plugins/my_arm", "--accept", "XV22", cwd=place)
     assert "--accept: unknown code" in one_line_error(misspelt)
     assert "checks" not in misspelt.stdout
     declare(place, "path: demonstrations", "path: elsewhere")
-    assert "from the plugin's folder" in one_line_error(xvla("check", "plugins/my_arm", cwd=place))
+    assert "from the plugin's folder" in one_line_error(here("check", "plugins/my_arm", cwd=place))
     # The name alone finds the plugin in `plugins/`, for both commands.
-    assert "from the plugin's folder" in one_line_error(xvla("check", "my_arm", cwd=place))
-    assert "from the plugin's folder" in one_line_error(xvla("add-embodiment", "my_arm", cwd=place))
+    assert "from the plugin's folder" in one_line_error(here("check", "my_arm", cwd=place))
+    assert "from the plugin's folder" in one_line_error(here("add-embodiment", "my_arm", cwd=place))
     assert not (place / "runs").exists()
 
 
-def test_a_registration_is_refused_unless_each_error_is_accepted(place: Path, xvla: Run) -> None:
+def test_a_registration_is_refused_unless_each_error_is_accepted(place: Path, here: Run) -> None:
     declare(place, "open: 1.0, closed: 0.0", "open: 0.0, closed: 1.0")
     declare(place, "unit: mm", "unit: m")
-    refused = xvla("add-embodiment", "plugins/my_arm", "--accept", "XV312", cwd=place)
+    refused = here("add-embodiment", "plugins/my_arm", "--accept", "XV312", cwd=place)
     assert refused.returncode == 1
     assert refused.stderr.count("\n") == 1
     # Every code that has to be accepted is named, each once.
@@ -110,9 +93,9 @@ def test_a_registration_is_refused_unless_each_error_is_accepted(place: Path, xv
     assert {"XV101", "XV220"} <= set(options)
     assert not (place / "embodiments" / "my_arm").exists()
 
-    accepted = xvla("add-embodiment", "plugins/my_arm", *options, cwd=place)
+    accepted = here("add-embodiment", "plugins/my_arm", *options, cwd=place)
     assert accepted.returncode == 0, accepted.stderr
     folder = place / "embodiments" / "my_arm"
     assert {"check.json", "report.html", "embodiment.yaml"} <= {path.name for path in folder.iterdir()}
-    record = json.loads(xvla("show", "my_arm", "--json", cwd=place).stdout)["embodiment"]
+    record = json.loads(here("show", "my_arm", "--json", cwd=place).stdout)["embodiment"]
     assert {item["code"] for item in record["accepted"]} == set(options) - {"--accept"}

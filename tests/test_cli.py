@@ -38,21 +38,6 @@ def place(workspace: Any, demonstrations: Path) -> Path:
     return Path(workspace.root)
 
 
-@pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """`main` in this process, which is quicker than a new one."""
-
-    def run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-        monkeypatch.chdir(cwd)
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as left:
-            main(words)
-        output = capfd.readouterr()
-        return subprocess.CompletedProcess(words, int(left.value.code or 0), output.out, output.err)
-
-    return run
-
-
 def set_at(value: Any, path: tuple[Any, ...], new: Any) -> None:
     """Change, or with None remove, what lies at `path`."""
     for part in path[:-1]:

@@ -251,6 +251,8 @@ def _default(config_class: Any, depth: int = 0) -> Any:
     try:
         hints = typing.get_type_hints(config_class)
     except Exception:
+        # Annotations may name types of a driver that is not installed; the fields' own annotations then have to do,
+        # and one that cannot be read that way gets no value.
         hints = {}
     values = {}
     for field in dataclasses.fields(config_class):
