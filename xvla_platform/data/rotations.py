@@ -76,19 +76,6 @@ def from_matrix(matrix: FloatArray, format: str, unit: str | None = None) -> Flo
     return np.array(out, dtype=np.float64).reshape(*shape, size)
 
 
-def slerp(times: FloatArray, matrices: FloatArray, query: FloatArray) -> FloatArray:
-    """Rotations at times `query` [M] along the shortest arcs between `matrices` [N, 3, 3] at `times` [N].
-
-    Times ascend strictly and share a unit; queries outside them take the nearest end. Returns [M, 3, 3].
-    """
-    if len(times) == 1:
-        return np.repeat(matrices, len(query), axis=0)
-    query = np.clip(query, times[0], times[-1])
-    left = np.clip(np.searchsorted(times, query, side="right") - 1, 0, len(times) - 2)
-    share = (query - times[left]) / (times[left + 1] - times[left])
-    return interpolate(matrices, left, left + 1, share)
-
-
 def interpolate(matrices: FloatArray, left: np.ndarray, right: np.ndarray, share: FloatArray) -> FloatArray:
     """The rotation a `share` [M] of the way from `matrices[left]` to `matrices[right]`; [M, 3, 3]."""
     start = Rotation.from_matrix(matrices[left])

@@ -22,7 +22,6 @@ from xvla_platform.platform.hub_errors import hub_errors
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 TOKENIZER_REPO = "facebook/bart-large"  # what the released checkpoints use; most carry it as tokenizer.json
-FILES = ("preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
 
 
 @dataclass(frozen=True, kw_only=True)
