@@ -32,7 +32,8 @@ class XvlaError(Exception):
         hint: str | None = None,
     ) -> None:
         self.message = message
-        self.file = None if file is None else str(file)
+        # No folder has a name this long; where one is asked for, its beginning says which it is.
+        self.file = None if file is None else _short(str(file), 1000)
         self.field = field
         self.found = found
         self.allowed = allowed if allowed is None or isinstance(allowed, str) else _listing(allowed)

@@ -9,7 +9,7 @@ from xvla_platform.data.reader import DatasetReader
 from xvla_platform.errors import XvlaError
 from xvla_platform.platform.bases import ResolvedBase, resolve_base
 from xvla_platform.platform.embodiments import open_data
-from xvla_platform.platform.files import read_json
+from xvla_platform.platform.files import read_json, real_path
 from xvla_platform.platform.records import load_embodiment, plugin_folder
 from xvla_platform.platform.workspace import Workspace
 from xvla_platform.specs.records import EmbodimentRecord
@@ -34,7 +34,8 @@ def open_demonstrations(workspace: Workspace, record: EmbodimentRecord, data: Pa
     """The dataset behind a record, or the one at `data`; other content is an error."""
     spec, folder = record.spec, plugin_folder(workspace, record)
     if data is not None:
-        absolute = spec.dataset.model_copy(update={"path": str(data.resolve()), "repo": None, "revision": None})
+        place = str(real_path(data, "--data"))
+        absolute = spec.dataset.model_copy(update={"path": place, "repo": None, "revision": None})
         spec = spec.model_copy(update={"dataset": absolute})
     reader = open_data(spec, folder)
     if reader.fingerprint() != record.data.fingerprint:

@@ -178,7 +178,7 @@ def _sources_v3(folder: Path, raw: Mapping[str, Any], info: DatasetInfo) -> list
                 )
             except KeyError as error:
                 raise XvlaError("column is missing", file=file, field=error.args[0], allowed=row) from None
-            except (TypeError, ValueError) as error:
+            except (TypeError, ValueError, OverflowError) as error:
                 raise XvlaError(f"episodes table is damaged: {error}", file=file) from None
     return sorted(sources, key=lambda source: source.episode.index)
 

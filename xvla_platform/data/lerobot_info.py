@@ -45,7 +45,7 @@ def dataset_info(folder: Path, raw: Mapping[str, Any]) -> DatasetInfo:
         }
         fps = float(raw["fps"])
         episodes, frames = int(raw.get("total_episodes", 0)), int(raw.get("total_frames", 0))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise XvlaError(f"dataset metadata is damaged: {type(error).__name__} {error}", file=path) from None
     if not 0 < fps < 10_000:
         raise XvlaError("frame rate must be positive", file=path, field="fps", found=fps)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xvla_platform.errors import XvlaError
+from xvla_platform.platform.files import real_path
 from xvla_platform.platform.hub_errors import hub_errors
 from xvla_platform.specs.embodiment import DatasetSpec
 
@@ -126,7 +127,7 @@ def open_dataset(factories: Iterable[ReaderFactory], format: str, place: Path) -
 def locate_dataset(spec: DatasetSpec, plugin_folder: Path) -> Path:
     """The local folder or file of a declared dataset; a Hub dataset is downloaded to the shared cache first."""
     if spec.path is not None:
-        place = (plugin_folder / spec.path).resolve()
+        place = real_path(plugin_folder / spec.path, "dataset.path")
         if not place.exists():
             kind = "file" if place.suffix in (".json", ".hdf5", ".h5") else "folder"
             raise XvlaError(
@@ -196,7 +197,7 @@ def require_inside(root: Path, file: Path) -> Path:
 
     The Hub's cache is the one exception: there each file of a snapshot links to a neighbouring `blobs` folder.
     """
-    home, real = root.resolve(), file.resolve()
+    home, real = real_path(root), real_path(file)
     blobs = home.parent.parent / "blobs"
     if real.is_relative_to(home) or (home.parent.name == "snapshots" and real.is_relative_to(blobs)):
         return file

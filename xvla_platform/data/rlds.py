@@ -218,7 +218,7 @@ def _stated_lengths(raw: Mapping[str, Any], path: Path) -> list[int] | None:
         for split in raw.get("splits") or ():
             if split.get("name") == SPLIT and split.get("shardLengths"):
                 return [int(length) for length in split["shardLengths"]]
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, OverflowError, AttributeError) as error:
         raise XvlaError(f"dataset metadata is damaged: {error}", file=path, field="splits") from None
     return None
 

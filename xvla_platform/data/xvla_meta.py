@@ -17,6 +17,7 @@ from xvla_platform.data.lerobot import open_lerobot
 from xvla_platform.data.reader import DatasetReader, ReaderFactory, require_inside
 from xvla_platform.data.rlds_features import read_json
 from xvla_platform.errors import XvlaError
+from xvla_platform.platform.files import real_path
 
 LANGUAGE, OBSERVATIONS, LIST = "language_instruction_key", "observation_key", "datalist"
 TIMES = ("left_time_key", "right_time_key")
@@ -67,7 +68,8 @@ XVLA_META = ReaderFactory(name="xvla_meta", open=open_xvla_meta, detects=detects
 
 def _lerobot_root(meta: Mapping[str, Any], file: Path) -> Path:
     root = meta.get("root_path")
-    folder = file.resolve().parent.parent if root is None else file.resolve().parent / str(root)
+    home = real_path(file).parent
+    folder = home.parent if root is None else real_path(home / str(root), "root_path")
     if not folder.is_dir():
         raise XvlaError("dataset folder not found", file=file, field="root_path", found=str(folder))
     return folder

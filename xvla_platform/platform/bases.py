@@ -16,7 +16,7 @@ from typing import Any
 from xvla_platform.errors import XvlaError
 from xvla_platform.platform.base_config import positive, view_count
 from xvla_platform.platform.domains import read_domains
-from xvla_platform.platform.files import read_json, sha256_file, write_json
+from xvla_platform.platform.files import read_json, real_path, sha256_file, write_json
 from xvla_platform.platform.hub_errors import hub_errors
 from xvla_platform.specs.records import BaseRef
 
@@ -70,6 +70,7 @@ def resolve_base(name: str, revision: str | None = None, root: Path | None = Non
     if name in shipped:
         return _describe(name, None, shipped[name])
     path = Path(name).expanduser()
+    real_path(path)
     if root is not None and (root / path).is_dir():
         path = root / path
     if path.is_dir():

@@ -109,6 +109,22 @@ def os_errors(target: Path) -> Iterator[None]:
         raise
 
 
+def real_path(path: Path, field: str | None = None) -> Path:
+    """`path`, absolute and without links, whether or not something is there.
+
+    Links that lead in a circle, and names that no disk can hold, are an error; which one the library raises for them
+    differs from one Python to the next.
+    """
+    try:
+        real = path.resolve()
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            real.stat()
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = os.strerror(error.errno or 0) if isinstance(error, OSError) else str(error).partition(" from ")[0]
+        raise XvlaError(f"is no path that can be followed: {reason.lower()}", file=path, field=field) from None
+    return real
+
+
 def sha256_file(path: Path) -> str:
     """The hex sha256 of a file, read in chunks."""
     with path.open("rb") as file:

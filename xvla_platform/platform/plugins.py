@@ -22,6 +22,7 @@ import pluggy
 
 from xvla_platform.errors import XvlaError
 from xvla_platform.platform import hookspecs
+from xvla_platform.platform.files import real_path
 from xvla_platform.specs.base import load_model
 from xvla_platform.specs.embodiment import EmbodimentSpec
 
@@ -144,8 +145,9 @@ def _line_of(error: Exception, path: Path) -> str | None:
 
 def _plugin_folder(source: str | Path) -> Path:
     path = Path(source).expanduser()
-    if path.is_dir():
-        return path.resolve()
+    real = real_path(path)
+    if real.is_dir():
+        return real
     if path.is_file():
         raise XvlaError("is a file; name the plugin's folder", file=path, found=path.name)
     if isinstance(source, str) and re.fullmatch(r"[A-Za-z0-9_-]+", source):

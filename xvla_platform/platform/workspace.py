@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from pydantic import Field
 
 from xvla_platform.errors import XvlaError
-from xvla_platform.platform.files import atomic_folder, os_errors, write_text
+from xvla_platform.platform.files import atomic_folder, os_errors, real_path, write_text
 from xvla_platform.specs.base import SCHEMA_VERSION, StrictModel, load_model
 
 CONFIG_NAME = "xvla.yaml"
@@ -49,7 +49,7 @@ class Workspace:
         """
         named = explicit or os.environ.get("XVLA_WORKSPACE")
         if named:
-            root = Path(named).expanduser().resolve()
+            root = real_path(Path(named).expanduser())
             if not root.is_dir():
                 raise XvlaError("workspace not found", file=named, hint=f"`xvla init {named}` makes one")
             return cls(root)
@@ -108,7 +108,7 @@ class Workspace:
 
 def init(folder: Path) -> Workspace:
     """Make `folder` a workspace with the worked example in it; what exists is kept as it is."""
-    root = folder.expanduser().resolve()
+    root = real_path(folder.expanduser())
     workspace = Workspace(root)
     with os_errors(root):
         for path in (root, workspace.plugins, workspace.embodiments, workspace.registry):

@@ -12,6 +12,7 @@ from typing import Any
 
 from xvla_platform.data.reader import DatasetReader, FeatureInfo, ReaderFactory, locate_dataset
 from xvla_platform.errors import XvlaError
+from xvla_platform.platform.files import real_path
 from xvla_platform.scaffold.groot import MODALITY, read_modality
 from xvla_platform.scaffold.hardware import PREFIX, hardware_features, with_units
 from xvla_platform.scaffold.names import Segment, read_names
@@ -52,6 +53,7 @@ class Source:
 def open_source(text: str, revision: str | None, readers: Iterable[ReaderFactory]) -> Source:
     """The source that `text` names: an existing path, a `lerobot_robot_*` package, or a Hub dataset id."""
     path = Path(text).expanduser()
+    real_path(path, "--from")
     # A folder of that name is taken for the package's sources only if it is no dataset.
     factories = list(readers)
     if path.exists():

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xvla_platform.errors import XvlaError
-from xvla_platform.platform.files import atomic_folder, os_errors, write_text
+from xvla_platform.platform.files import atomic_folder, os_errors, real_path, write_text
 from xvla_platform.platform.workspace import Workspace
 from xvla_platform.scaffold.draft import Draft
 from xvla_platform.scaffold.render import plugin_text, readme_text
@@ -53,7 +53,7 @@ def plugin_folder(workspace: Workspace, name: str, *, force: bool) -> Path:
 
 def data_path(workspace: Workspace, folder: Path, place: Path) -> DataPath:
     """How `plugin.yaml` in `folder` names the data at `place` (an absolute path)."""
-    home = folder.resolve()
+    home = real_path(folder)
     if place == home:
         raise XvlaError(
             "the dataset is the plugin's own folder",
@@ -64,7 +64,7 @@ def data_path(workspace: Workspace, folder: Path, place: Path) -> DataPath:
         return DataPath(text=Path(os.path.relpath(place, home)).as_posix())
     link = folder / (LINK + (place.suffix if place.is_file() else ""))
     if link.is_symlink() or link.exists():
-        if link.resolve() == place:
+        if real_path(link) == place:
             return DataPath(text=link.name)
         raise XvlaError(
             "the plugin's folder holds other data under the name that the link would take",
