@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,11 +31,27 @@ Image = NDArray[np.uint8]
 EVALUATION_STREAM = 7
 
 
-class TableEnvironment:
-    """One robot at its table.
+@dataclass(frozen=True)
+class Observation:
+    """What the robot senses at one moment, as its dataset holds it.
 
-    ``reset`` draws a scene, ``step`` takes an action vector as recorded in the dataset, ``proprio`` and ``render``
-    return what the dataset's columns hold. World poses are poses of robosuite's grip site.
+    ``images``: uint8 (H, W, 3), RGB, by camera name; ``state``: float32 (D,), the declared proprio vector in recorded
+    units; ``instruction``: the sentence of this episode.
+    """
+
+    images: dict[str, Image]
+    state: NDArray[np.float32]
+    instruction: str
+
+
+class TableEnvironment:
+    """One robot at its table, e.g. ``TableEnvironment(load_setup("plugins/my_arm"))``.
+
+    For closed loops: ``reset(seed, task)`` draws a scene and returns the first observation, ``step(action)`` advances
+    one control period (1 / ``control_hz`` s) under an action vector as recorded in the dataset, ``observe()`` gives the
+    next observation (rendering is the dearest part, so only when asked), ``status()`` tells how the episode stands.
+    ``close()`` frees the renderers. Same seed, task and actions: same episode. World poses are poses of robosuite's
+    grip site.
     """
 
     def __init__(self, setup: SimSetup) -> None:
@@ -74,15 +91,17 @@ class TableEnvironment:
 
     # Scene
 
-    def reset(self, seed: int) -> str:
-        """Draw a scene, a start pose and an instruction from ``seed``; returns the instruction."""
+    def reset(self, seed: int, task: str = "pick") -> Observation:
+        """Draw a scene, a start pose and an instruction of the named task from ``seed``."""
+        if task != "pick":
+            raise XvlaError("no such task", field="task", found=task, allowed="pick")
         # A stream of its own: scenes met here are never scenes that were recorded.
         rng = np.random.default_rng((EVALUATION_STREAM, seed))
         layout = sample_layout(rng, self.setup.sim.min_separation)
         angles = self.sample_arm(rng)[1]
         colour = str(rng.choice(list(layout.colours)))
         self.place(layout, angles, colour, sample_instruction(rng, colour))
-        return self.instruction
+        return self.observe()
 
     def sample_arm(self, rng: np.random.Generator) -> tuple[StartPose, Array]:
         """Draw a start pose above the table and the joint angles (J,) that reach it."""
@@ -134,7 +153,24 @@ class TableEnvironment:
             self._robot.control(action, policy_step=i == 0)
             self._sim.step2()
 
+    def status(self) -> dict[str, Any]:
+        """How the episode stands.
+
+        ``success``: the task is done, now; ``approached``: whether the gripper went to the named object first (None
+        while it has gone to none); ``seconds``: simulated time since the reset.
+        """
+        near = np.linalg.norm(self.data.xpos[self._cube_bodies[self.nearest_cube()]] - self.grip_pose()[0]) < 0.06
+        return {
+            "success": self.success(),
+            "approached": self.nearest_cube() == self.target if near else None,
+            "seconds": float(self.data.time),
+        }
+
     # Observation
+
+    def observe(self) -> Observation:
+        """Images, state vector and instruction of this moment."""
+        return Observation(self.render(), self.proprio(), self.instruction)
 
     def grip_pose(self) -> tuple[Array, Array]:
         """World pose of the grip site: position (3,) m, rotation (3, 3)."""
