@@ -184,7 +184,7 @@ def test_no_decay_on_rows_norms_and_biases(processor: Processor, tmp_path: Path)
 def falling(values: Sequence[float]) -> Any:
     """A validation error that takes the given values in turn."""
     rest = iter(values)
-    return lambda: next(rest)
+    return lambda: {"robot3": next(rest)}
 
 
 @pytest.mark.parametrize(
@@ -214,12 +214,12 @@ def test_the_best_weights_are_kept_over_an_interruption(processor: Processor, tm
         run_stage(best)
     whole = make_job(processor, tmp_path / "whole", stage, validate=falling([5.0, 1.0, 2.0, 3.0]))
     outcome = run_stage(whole)
-    assert (outcome.best_error, outcome.best_step) == (1.0, 3)
+    assert (outcome.best_error, outcome.best_step) == ({"robot3": 1.0}, {"robot3": 3})
     assert equal(weights(whole.model), weights(best.model))
     with pytest.raises(KeyboardInterrupt):
         run_stage(make_job(processor, tmp_path / "parts", stage, Recorder(7), validate=falling([5.0, 1.0, 2.0])))
     again = make_job(processor, tmp_path / "parts", stage, validate=falling([3.0]))
-    assert run_stage(again, load_newest(tmp_path / "parts" / "checkpoints")).best_step == 3
+    assert run_stage(again, load_newest(tmp_path / "parts" / "checkpoints")).best_step == {"robot3": 3}
     assert equal(weights(again.model), weights(whole.model))
 
 
@@ -227,7 +227,7 @@ def test_training_that_only_hurts_keeps_the_start(processor: Processor, tmp_path
     """The weights before the first step are a candidate too."""
     job = make_job(processor, tmp_path, make_stage(), validate=falling([1.0, 2.0, 3.0]))
     before = weights(job.model)
-    assert run_stage(job).best_step == 0
+    assert run_stage(job).best_step == {"robot3": 0}
     assert equal(weights(job.model), before)
 
 

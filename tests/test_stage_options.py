@@ -83,7 +83,7 @@ def test_the_average_is_what_is_measured(processor: Processor, tmp_path: Path) -
         processor,
         tmp_path / "watched",
         make_stage(ema=0.9),
-        validate=lambda: float(seen.append(weights(watched.model)) or -len(seen)),
+        validate=lambda: {"robot3": float(seen.append(weights(watched.model)) or -len(seen))},
     )
     run_stage(job)
     run_stage(watched)

@@ -1,16 +1,17 @@
 """Proof that nothing else moved: one hash over every number a stage had no business changing."""
 
 import hashlib
+import re
 
 from torch import Tensor
 
-from xvla_platform.adapt.trainables import is_table
 from xvla_platform.errors import RefusedError
+from xvla_platform.modelling.strategy import is_table
 from xvla_platform.modelling.xvla import XVLA
 
 
-def frozen_digest(model: XVLA, domain_id: int, *, tables_only: bool = False) -> str:
-    """sha256 over all weights but row `domain_id` of the tables and LoRA matrices.
+def frozen_digest(model: XVLA, *domain_ids: int, tables_only: bool = False) -> str:
+    """sha256 over all weights but rows `domain_ids` of the tables and LoRA matrices.
 
     Args:
         tables_only: Only the other robots' rows (after full tuning, all that must not have moved).
@@ -18,7 +19,7 @@ def frozen_digest(model: XVLA, domain_id: int, *, tables_only: bool = False) -> 
     digest = hashlib.sha256()
     # peft and an open slot wrap modules; the wrapped weight keeps its bits under another name.
     named = {
-        name.replace(".base_layer.", ".").replace(".table.", "."): tensor
+        re.sub(r"(\.base_layer|\.table)+\.", ".", name): tensor
         for name, tensor in model.state_dict().items()
         if ".lora_" not in name and not name.endswith(".row")
     }
@@ -27,8 +28,9 @@ def frozen_digest(model: XVLA, domain_id: int, *, tables_only: bool = False) -> 
         if tables_only and not table:
             continue
         digest.update(name.encode())
-        for part in (tensor[:domain_id], tensor[domain_id + 1 :]) if table else (tensor,):
-            digest.update(_bytes(part))
+        if table:
+            tensor = tensor[[row for row in range(len(tensor)) if row not in domain_ids]]
+        digest.update(_bytes(tensor))
     return digest.hexdigest()
 
 

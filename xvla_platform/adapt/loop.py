@@ -8,7 +8,7 @@ killed anywhere and continued with the same weights as if it had not been.
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast
 from torch import Tensor
 
+from xvla_platform.adapt.keeping import keep_best, new_state
 from xvla_platform.adapt.snapshot import Snapshot, restore, save_snapshot
 from xvla_platform.adapt.sources import Source
 from xvla_platform.adapt.step import train_step
@@ -55,7 +56,9 @@ class Job:
     """Everything one stage needs.
 
     Attributes:
-        validate: Error to be lowered, measured on the validation episodes; None keeps the last weights.
+        validate: Errors to be lowered, by robot, measured on the validation episodes; None keeps the last weights.
+        owners: In a run of several robots, whose row a parameter is, by its name. Each source then draws a batch of its
+            own, as it would alone. Empty: all sources share one batch.
         save_every: Steps between checkpoints; one is also written when `save_seconds` have passed.
     """
 
@@ -69,27 +72,29 @@ class Job:
     accelerator: Accelerator
     folder: Path
     observer: Observer
-    validate: Callable[[], float] | None = None
+    validate: Callable[[], Mapping[str, float]] | None = None
+    owners: Mapping[str, str] = field(default_factory=dict)
     save_every: int = 100
     save_seconds: float = 300.0
 
-    def validate_now(self) -> float:
+    def validate_now(self) -> dict[str, float]:
         """Measure the model as it stands, in evaluation mode; the first process measures for all."""
         assert self.validate is not None
         self.model.eval()
         if self.accelerator.num_processes == 1:
-            return self.validate()
-        error = self.validate() if self.accelerator.is_main_process else 0.0
-        told = broadcast(torch.tensor([error], dtype=torch.float64, device=self.accelerator.device), from_process=0)
-        return float(told)
+            return dict(self.validate())
+        names = [source.name for source in self.sources]
+        found = self.validate() if self.accelerator.is_main_process else dict.fromkeys(names, 0.0)
+        errors = torch.tensor([found[name] for name in names], dtype=torch.float64, device=self.accelerator.device)
+        return dict(zip(names, broadcast(errors, from_process=0).tolist(), strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """A finished stage: the validation error of the weights kept, and the step they are from."""
+    """A finished stage: the validation error of the weights kept and the step they are from, by robot or `together`."""
 
-    best_error: float | None
-    best_step: int
+    best_error: dict[str, float]
+    best_step: dict[str, int]
     trained: dict[str, int]
 
 
@@ -98,7 +103,7 @@ def run_stage(job: Job, resume: Snapshot | None = None) -> Outcome:
     model, stage = job.model, job.stage
     trainables = select_trainables(model, stage)
     optimizer = build_optimizer(trainables, stage)
-    state: dict[str, Any] = {"best_error": None, "best_step": 0, "elapsed_s": 0.0}
+    state = new_state()
     best: dict[str, Tensor] = {}
     average = _copy(trainables) if stage.ema is not None else {}
     start = 0
@@ -114,8 +119,7 @@ def run_stage(job: Job, resume: Snapshot | None = None) -> Outcome:
     wrapped = job.accelerator.prepare_model(model) if job.accelerator.num_processes > 1 else model
     job.observer.stage_started(stage, job.index, start, trained)
     if start == 0:
-        state["best_error"] = None if job.validate is None else job.validate_now()
-        best = _copy(trainables) if job.validate is not None else {}
+        _keep(job, trainables, 0, state, best)
     saved = time.monotonic()
     began = time.monotonic() - float(state["elapsed_s"])
     for step in range(start, stage.steps):
@@ -125,11 +129,10 @@ def run_stage(job: Job, resume: Snapshot | None = None) -> Outcome:
             _follow(average, trainables, stage.ema)
         if job.validate is not None and (done % stage.eval_every == 0 or done == stage.steps):
             with _holding(trainables, average):
-                error = job.validate_now()
-                if state["best_error"] is None or error < state["best_error"]:
-                    state |= {"best_error": error, "best_step": done}
-                    best = _copy(trainables)
-            metrics["validation_error"] = error
+                errors = _keep(job, trainables, done, state, best)
+            metrics["validation_error"] = sum(errors.values()) / len(errors)
+            if len(errors) > 1:
+                metrics |= {f"validation_error/{robot}": error for robot, error in errors.items()}
         state["elapsed_s"] = time.monotonic() - began
         metrics["elapsed_s"] = state["elapsed_s"]
         due = done % job.save_every == 0 or time.monotonic() - saved >= job.save_seconds
@@ -149,7 +152,18 @@ def run_stage(job: Job, resume: Snapshot | None = None) -> Outcome:
     if job.accelerator.num_processes > 1:
         job.accelerator.free_memory()  # it keeps each stage's wrapped model, whose hooks would outlive the stage
     _finish(job, trainables, best if job.validate is not None else average)
-    return Outcome(best_error=state["best_error"], best_step=int(state["best_step"]), trained=trained)
+    return Outcome(best_error=state["best_error"], best_step=state["best_step"], trained=trained)
+
+
+def _keep(
+    job: Job, trainables: list[Trainable], done: int, state: dict[str, Any], best: dict[str, Tensor]
+) -> dict[str, float]:
+    """Measure, and remember the weights where they are the best so far; returns the errors by robot."""
+    if job.validate is None:
+        return {}
+    errors = job.validate_now()
+    keep_best(errors, done, trainables=trainables, owners=job.owners, state=state, best=best)
+    return errors
 
 
 def _set_checkpointing(model: XVLA, stage: Stage, trainables: list[Trainable]) -> None:

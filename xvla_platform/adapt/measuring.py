@@ -87,13 +87,13 @@ def _instructions(source: Source) -> NDArray[Any]:
 
 def validator(
     loaded: Loaded, stage: Stage, domain: int, reference: Mapping[str, float], scratch: Path
-) -> Callable[[], float]:
-    """The validation error: mean over fields of error / the mean action's error, on evenly spaced frames."""
+) -> Callable[[], dict[str, float]]:
+    """The validation error by robot: mean over fields of error / the mean action's error, on evenly spaced frames."""
     full = loaded.splits["validation"].source
     rows = np.unique(np.linspace(0, len(full) - 1, VALIDATION_SAMPLES).astype(int))
     part = take(full, rows)
 
-    def error() -> float:
+    def error() -> dict[str, float]:
         features = part.features
         if stage.name in loaded.in_loop:
             features = encode_source(loaded.model, part, loaded.processor, scratch / "validation-now")
@@ -101,6 +101,7 @@ def validator(
         predicted = predict_chunks(
             loaded.model, features=features, proprio=part.proprio, domain_id=domain, seed=EVAL_SEED
         )
-        return relative_error(field_errors(loaded.binding, predicted, part.action.numpy()), reference)
+        errors = field_errors(loaded.binding, predicted, part.action.numpy())
+        return {part.name: relative_error(errors, reference)}
 
     return error

@@ -5,7 +5,7 @@ number of processes and in any number of micro-batches. What only perturbs (drop
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from xvla_platform.adapt.schedule import scale_at
-from xvla_platform.adapt.sources import Draw, Jitter, assemble, draw
+from xvla_platform.adapt.sources import Draw, Jitter, Source, assemble, draw
 from xvla_platform.adapt.trainables import Trainable
 from xvla_platform.errors import RefusedError
 from xvla_platform.modelling.objective import stratified_times
@@ -36,17 +36,42 @@ def train_step(
         wrapped: The model, or what the accelerator made of it.
         step: 0-based; with the job's seed and stage it decides everything random.
     """
-    accelerator, stage, model = job.accelerator, job.stage, job.model
+    stage, model = job.stage, job.model
     model.train()
     if model.vlm is not None and not any(t.name.startswith("vlm.") for t in trainables):
         model.vlm.eval()
     optimizer.zero_grad(set_to_none=True)
-    inputs, drawn = _share(job, step)
+    # Robots that are trained apart take turns within the step, each with the batch it would have drawn alone.
+    groups = [[source] for source in job.sources] if job.owners else [job.sources]
+    batches: list[tuple[dict[str, Any], Draw]] = []
+    terms: list[dict[str, Tensor]] = []
+    for turn, sources in enumerate(groups):
+        inputs, drawn = _share(job, step, sources)
+        batches.append((inputs, drawn))
+        terms.append(_differentiate(job, wrapped, inputs, synchronise=turn == len(groups) - 1))
+    scale = scale_at(step, stage)
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * scale
+    metrics = _averaged(job, terms, _clip(job, trainables))
+    if not (math.isfinite(metrics["loss"]) and math.isfinite(metrics["grad_norm"])):
+        lost = next((i for i, found in enumerate(terms) if not all(map(math.isfinite, found.values()))), 0)
+        raise _refusal(job, step, metrics["loss"], *batches[lost])
+    optimizer.step()
+    return metrics | {f"lr/{group['group']}": float(group["lr"]) for group in optimizer.param_groups}
+
+
+def _differentiate(job: "Job", wrapped: Any, inputs: dict[str, Any], *, synchronise: bool) -> dict[str, Tensor]:
+    """Add the gradient of the batch's mean loss, in micro-batches; returns the mean of each loss term.
+
+    Args:
+        synchronise: Whether the last micro-batch averages the gradient over the processes.
+    """
+    accelerator = job.accelerator
     terms: dict[str, Tensor] = {}
     count = len(inputs["action"])
-    parts = _micro_batches(inputs, stage.accumulate)
+    parts = _micro_batches(inputs, job.stage.accumulate)
     for i, part in enumerate(parts):
-        last = i == len(parts) - 1
+        last = synchronise and i == len(parts) - 1
         share = len(part["action"]) / count
         with nullcontext() if last or accelerator.num_processes == 1 else accelerator.no_sync(wrapped):
             with accelerator.autocast():
@@ -55,38 +80,52 @@ def train_step(
             accelerator.backward(torch.stack(list(found.values())).sum() * share)
         for name, value in found.items():
             terms[name] = terms.get(name, torch.zeros_like(value)) + value.detach() * share
-    scale = scale_at(step, stage)
-    for group in optimizer.param_groups:
-        group["lr"] = group["peak"] * scale
-    norm = torch.nn.utils.clip_grad_norm_([t.parameter for t in trainables], stage.grad_clip)
-    metrics = _averaged(job, terms, norm)
-    if not (math.isfinite(metrics["loss"]) and math.isfinite(metrics["grad_norm"])):
-        raise _refusal(job, step, metrics["loss"], inputs, drawn)
-    optimizer.step()
-    return metrics | {f"lr/{group['group']}": float(group["lr"]) for group in optimizer.param_groups}
+    return terms
 
 
-def _share(job: "Job", step: int) -> tuple[dict[str, Any], Draw]:
-    """This process's samples with their own flow times and noise, on its device; and which samples they are."""
+def _clip(job: "Job", trainables: list[Trainable]) -> dict[str, Tensor]:
+    """Clip the gradient; returns the norms before that: the whole one, and with robots apart each robot's own.
+
+    Robots apart are clipped each by the norm of its own rows, so that no robot's gradient scales another's. What they
+    share gets the mean over the robots, and a norm of its own.
+    """
+    limit = job.stage.grad_clip
+    if not job.owners:
+        return {"grad_norm": torch.nn.utils.clip_grad_norm_([t.parameter for t in trainables], limit)}
+    norms: dict[str, Tensor] = {}
+    for robot in [source.name for source in job.sources]:
+        rows = [t.parameter for t in trainables if job.owners.get(t.name) == robot]
+        norms[f"grad_norm/{robot}"] = torch.nn.utils.clip_grad_norm_(rows, limit)
+    shared = [t.parameter for t in trainables if t.name not in job.owners]
+    for parameter in shared:
+        if parameter.grad is not None:
+            parameter.grad.div_(len(job.sources))
+    if shared:
+        norms["grad_norm/shared"] = torch.nn.utils.clip_grad_norm_(shared, limit)
+    return {"grad_norm": torch.stack(list(norms.values())).norm(), **norms}
+
+
+def _share(job: "Job", step: int, sources: Sequence[Source]) -> tuple[dict[str, Any], Draw]:
+    """This process's samples of a batch with their own flow times and noise, on its device; and which they are."""
     rank, world = job.accelerator.process_index, job.accelerator.num_processes
     stage, device = job.stage, job.accelerator.device
     drawn = draw(
-        [len(source) for source in job.sources],
-        job.weights,
+        [len(source) for source in sources],
+        job.weights if len(sources) == len(job.sources) else [1.0],
         batch_size=stage.batch_size,
         key=(job.seed, job.index, step),
         rank=rank,
         world=world,
     )
     torch.manual_seed(derived_seed(job.seed, job.index, step, 0))
-    shape = (stage.batch_size, *job.sources[0].action.shape[1:])
+    shape = (stage.batch_size, *sources[0].action.shape[1:])
     t = stratified_times(torch.rand(1, device=device), stage.batch_size)
     noise = torch.randn(shape, device=device)
     if rank > 0:
         torch.manual_seed(derived_seed(job.seed, job.index, step, rank))
     jitter = Jitter(strength=stage.color_jitter) if any(stage.color_jitter) else None
-    batch = _to_device(assemble(job.sources, drawn, job.processor, jitter), device)
-    places = torch.from_numpy(_places(drawn, len(job.sources)) * world + rank).to(device)
+    batch = _to_device(assemble(sources, drawn, job.processor, jitter), device)
+    places = torch.from_numpy(_places(drawn, len(sources)) * world + rank).to(device)
     return {**batch, "t": t[places], "noise": noise[places]}, drawn
 
 
@@ -113,13 +152,17 @@ def _micro_batches(inputs: dict[str, Any], parts: int) -> list[dict[str, Any]]:
     ]
 
 
-def _averaged(job: "Job", terms: Mapping[str, Tensor], norm: Tensor) -> dict[str, float]:
-    """The step's numbers over all processes; the clipped gradient is the same everywhere already."""
-    values = torch.stack([*terms.values()]).float()
+def _averaged(job: "Job", terms: Sequence[Mapping[str, Tensor]], norms: Mapping[str, Tensor]) -> dict[str, float]:
+    """The step's numbers over all processes and robots; the clipped gradient is the same everywhere already."""
+    values = torch.stack([torch.stack([*found.values()]) for found in terms]).float()
     if job.accelerator.num_processes > 1:
         values = job.accelerator.reduce(values, reduction="mean")
-    numbers = values.tolist()
-    return {"loss": sum(numbers), "grad_norm": float(norm), **dict(zip(terms, numbers, strict=True))}
+    mean = values.mean(0).tolist()
+    metrics = {"loss": sum(mean), **{name: float(norm) for name, norm in norms.items()}}
+    if job.owners:
+        losses = values.sum(1).tolist()
+        metrics |= {f"loss/{source.name}": loss for source, loss in zip(job.sources, losses, strict=True)}
+    return metrics | dict(zip(terms[0], mean, strict=True))
 
 
 def _refusal(job: "Job", step: int, loss: float, inputs: Mapping[str, Any], drawn: Draw) -> RefusedError:
