@@ -30,14 +30,14 @@ class Attention(nn.Module):
         self.proj = nn.Linear(width, width)
         self.dropout = 0.0
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, L, H] → [B, L, H]."""
+    def forward(self, x: Tensor, keep: int | None = None) -> Tensor:
+        """[B, L, H] → [B, L, H], or the first `keep` tokens' [B, keep, H]."""
         batch, length, width = x.shape
         qkv = self.qkv(x).view(batch, length, 3, self.heads, width // self.heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         dropout = self.dropout if self.training else 0.0
-        out = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
-        return self.proj(out.transpose(1, 2).reshape(batch, length, width))
+        out = F.scaled_dot_product_attention(query[:, :, :keep], key, value, dropout_p=dropout)
+        return self.proj(out.transpose(1, 2).flatten(2))
 
 
 class Mlp(nn.Module):
@@ -67,9 +67,9 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(width)
         self.mlp = Mlp(width, int(width * mlp_ratio))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, L, H] → [B, L, H]."""
-        x = x + self.attn(self.norm1(x))
+    def forward(self, x: Tensor, keep: int | None = None) -> Tensor:
+        """[B, L, H] → [B, L, H], or the first `keep` tokens' [B, keep, H]."""
+        x = x[:, :keep] + self.attn(self.norm1(x), keep)
         return x + self.mlp(self.norm2(x))
 
 
@@ -148,9 +148,11 @@ class SoftPromptedTransformer(nn.Module):
         x = x + self.pos_emb[:, : x.shape[1]]
         prompts = self.soft_prompt_hub(domain_id).view(-1, self.len_soft_prompts, self.hidden_size)
         x = torch.cat([x, prompts.expand(batch, -1, -1)], dim=1)
-        for block in self.blocks:
-            x = checkpoint(block, x, use_reentrant=False) if self.checkpointing and self.training else block(x)
-        return self.action_decoder(self.norm(x[:, :length]), domain_id)
+        for i, block in enumerate(self.blocks):
+            keep = length if i == len(self.blocks) - 1 else None  # nobody reads the other tokens after the last block
+            recompute = self.checkpointing and self.training
+            x = checkpoint(block, x, keep, use_reentrant=False) if recompute else block(x, keep)
+        return self.action_decoder(self.norm(x), domain_id)
 
     def _context(self, vlm_features: Tensor, aux_visual_inputs: Tensor, domain_id: Tensor) -> Tensor:
         if self.hetero:
