@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from xvla_platform.modelling.slot import SLOT_MODULES
+from xvla_platform.modelling.strategy import is_projection_table, is_table
 from xvla_platform.modelling.xvla import XVLA
 from xvla_platform.specs.plan import Group, Stage
 
@@ -32,14 +32,9 @@ def group_of(name: str) -> Group:
         return "vlm"
     if "soft_prompt_hub" in name:
         return "soft_prompts"
-    if ".action_encoder." in name or ".action_decoder." in name:
+    if ".action_encoder." in name or ".action_decoder." in name or is_projection_table(name):
         return "action_heads"
     return "transformer_core"
-
-
-def is_table(name: str) -> bool:
-    """Whether a parameter is one of the per-domain tables, or an open row of one."""
-    return any(name.startswith(module) for module in SLOT_MODULES)
 
 
 def select_trainables(model: XVLA, stage: Stage) -> list[Trainable]:

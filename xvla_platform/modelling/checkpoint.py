@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from xvla_platform.errors import XvlaError
 from xvla_platform.modelling.config import XVLAConfig
+from xvla_platform.modelling.domain import PROMPT_STD
 from xvla_platform.modelling.layouts import (
     EMBED,
     LOGITS_BIAS,
@@ -27,17 +28,12 @@ from xvla_platform.modelling.layouts import (
     from_native,
     to_native,
 )
+from xvla_platform.modelling.strategy import is_table, slot_tables
 from xvla_platform.modelling.xvla import XVLA
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-TABLES = (
-    "transformer.soft_prompt_hub.weight",
-    "transformer.action_encoder.fc.weight",
-    "transformer.action_encoder.bias.weight",
-    "transformer.action_decoder.fc.weight",
-    "transformer.action_decoder.bias.weight",
-)
+TABLES = tuple(f"{name}.weight" for name in slot_tables("soft_prompt"))  # of the published model
 
 
 def random_model(config: XVLAConfig, seed: int) -> XVLA:
@@ -153,7 +149,7 @@ def _check_shape(
 ) -> None:
     if found == expected:
         return
-    what = "its per-domain tables have another size" if name in TABLES else "wrong shape"
+    what = "its per-domain tables have another size" if is_table(name) else "wrong shape"
     raise XvlaError(
         f"{what} than config.json says (action space {space})",
         file=file,
@@ -197,8 +193,8 @@ def grow_tables(model: XVLA, num_domains: int) -> None:
         if isinstance(module, nn.Embedding):
             old = module.weight
             extra = torch.zeros(num_domains - current, old.shape[1], dtype=old.dtype, device=old.device)
-            if name == "soft_prompt_hub":
-                extra.normal_(std=0.02, generator=torch.Generator(old.device).manual_seed(num_domains))
+            if name.endswith(("soft_prompt_hub", "queries")):
+                extra.normal_(std=PROMPT_STD, generator=torch.Generator(old.device).manual_seed(num_domains))
             module.weight = nn.Parameter(torch.cat([old.data, extra]), requires_grad=old.requires_grad)
             module.num_embeddings = num_domains
     model.config = model.config.with_domains(num_domains)

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from xvla_platform.errors import XvlaError
-from xvla_platform.platform.base_config import config_space, proprio_width, view_count
+from xvla_platform.modelling.strategy import BACKBONES, STRATEGIES, Backbone, StrategyName, slot_tables
+from xvla_platform.platform.base_config import config_space, positive, proprio_width, view_count
 from xvla_platform.specs.action_space import ActionSpace, action_space
 
 ConfigForm = Literal["official", "lerobot"]
@@ -36,6 +37,9 @@ class XVLAConfig:
         language_max_length: Tokens an instruction is padded to.
         dropout: In the policy transformer's attention and MLP (training only).
         rotation_layout: Layout of 6D rotations that this base was trained with.
+        strategy: How robots differ inside the model (see `strategy.py`); the released models have soft prompts.
+        backbone: Plain pre-norm blocks, or the preliminary DiT's with adaptive norms.
+        len_queries: Tokens into which a resampler (`hpt_projection`) reads the main view and the other views, each.
         florence: Florence-2's configuration in Microsoft's form.
         raw: The mapping that was read.
     """
@@ -59,6 +63,9 @@ class XVLAConfig:
     rotation_layout: str
     florence: dict[str, Any]
     form: ConfigForm
+    strategy: StrategyName = "soft_prompt"
+    backbone: Backbone = "encoder"
+    len_queries: int = 16
     dropout: float = 0.1
     raw: dict[str, Any] = field(default_factory=dict)
 
@@ -128,8 +135,13 @@ class XVLAConfig:
             rotation_layout=str(data.get("rotation_layout", "rot6d_interleaved")),
             florence=dict(get("florence_config")),
             form="lerobot" if lerobot else "official",
+            strategy=_one_of(data, "strategy", tuple(STRATEGIES), file),
+            backbone=_one_of(data, "backbone", BACKBONES, file),
+            len_queries=positive(data, ("len_queries",), 16, file),
             raw=data,
         )
+        if config.use_hetero_proj and config.strategy == "hpt_projection":
+            raise XvlaError("a resampler takes the place of per-domain projections", file=file, field="use_hetero_proj")
         if config.hidden_size % config.num_heads:
             raise XvlaError(
                 "hidden_size must be a multiple of num_heads",
@@ -145,15 +157,40 @@ class XVLAConfig:
         return action_space(self.action_mode, dim=self.dim_action, real_dim=self.real_action_dim)
 
     @property
+    def encoder_inputs(self) -> int:
+        """Numbers of one anchor that the action encoder reads; a DiT gets the time through its norms instead."""
+        return self.dim_action + self.dim_proprio + (self.dim_time if self.backbone == "encoder" else 0)
+
+    @property
+    def slot_tables(self) -> tuple[str, ...]:
+        """Module names of the per-domain tables."""
+        return slot_tables(self.strategy, hetero=self.use_hetero_proj)
+
+    @property
     def slot_numbers(self) -> int:
-        """How many numbers one domain owns in the five tables."""
-        encoder = (self.dim_action + self.dim_proprio + self.dim_time + 1) * self.hidden_size
-        decoder = (self.hidden_size + 1) * self.dim_action
-        return self.len_soft_prompts * self.hidden_size + encoder + decoder
+        """How many numbers one domain owns in its tables."""
+        width, features = self.hidden_size, int(self.florence["projection_dim"])
+        numbers = (self.encoder_inputs + 1) * width + (width + 1) * self.dim_action
+        strategy = STRATEGIES[self.strategy]
+        if strategy.prompts:
+            numbers += self.len_soft_prompts * width
+        if strategy.resamples:
+            numbers += 2 * (self.len_queries * width + (features + 1) * 2 * width)
+        elif self.use_hetero_proj:
+            numbers += 2 * (features + 1) * width
+        return numbers
 
     def with_domains(self, num_domains: int) -> Self:
         """The same dimensions over tables of `num_domains` rows."""
         return replace(self, num_domains=num_domains, raw={**self.raw, "num_domains": num_domains})
+
+
+def _one_of(data: dict[str, Any], key: str, allowed: tuple[Any, ...], file: Path | str) -> Any:
+    """A key with a few values, of which the first is the default."""
+    value = data.get(key, allowed[0])
+    if value not in allowed:
+        raise XvlaError("unknown value", file=file, field=key, found=value, allowed=list(allowed))
+    return value
 
 
 def xvla_0_9b() -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""One robot's rows of the five per-domain tables, as the only trainable numbers.
+"""One robot's rows of the per-domain tables, as the only trainable numbers.
 
-While a slot is open, each table answers for its domain from five small parameters; the tables themselves stay
-frozen, so no other robot's row can get a gradient, a moment or weight decay. Closing writes the rows back.
+Which tables there are is the strategy's business (`strategy.py`); the published model has five. While a slot is open,
+each table answers for its domain from a small parameter of its own; the tables themselves stay frozen, so no other
+robot's row can get a gradient, a moment or weight decay. Closing writes the rows back.
 """
 
 from collections.abc import Mapping
@@ -11,10 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xvla_platform.modelling.checkpoint import TABLES
+from xvla_platform.modelling.domain import PROMPT_STD, row_bound
+from xvla_platform.modelling.strategy import slot_tables
 from xvla_platform.modelling.xvla import XVLA
 
-SLOT_MODULES = tuple(name.removesuffix(".weight") for name in TABLES)
+SLOT_MODULES = slot_tables("soft_prompt")  # of the published model; of any model: `model.config.slot_tables`
 
 
 class OpenTable(nn.Module):
@@ -51,7 +53,7 @@ class OpenSlot:
 def open_slot(model: XVLA, domain_id: int) -> OpenSlot:
     """Make domain `domain_id`'s rows trainable and nothing else of the tables."""
     tables: dict[str, OpenTable] = {}
-    for name in SLOT_MODULES:
+    for name in model.config.slot_tables:
         parent, last = _parent(model, name)
         table = OpenTable(getattr(parent, last), domain_id)
         table.table.weight.requires_grad_(False)
@@ -82,14 +84,14 @@ def table(model: XVLA, name: str) -> Tensor:
 
 
 def read_rows(model: XVLA, domain_id: int) -> dict[str, Tensor]:
-    """Copies of a domain's five rows, by table module name."""
-    return {name: table(model, name).data[domain_id].clone() for name in SLOT_MODULES}
+    """Copies of a domain's rows, by table module name."""
+    return {name: table(model, name).data[domain_id].clone() for name in model.config.slot_tables}
 
 
 @torch.no_grad()
 def write_rows(model: XVLA, domain_id: int, rows: Mapping[str, Tensor]) -> None:
-    """Overwrite a domain's five rows."""
-    for name in SLOT_MODULES:
+    """Overwrite a domain's rows."""
+    for name in model.config.slot_tables:
         weight = table(model, name)
         weight[domain_id] = rows[name].to(weight)
 
@@ -97,19 +99,20 @@ def write_rows(model: XVLA, domain_id: int, rows: Mapping[str, Tensor]) -> None:
 def mean_rows(model: XVLA, domain_ids: list[int]) -> dict[str, Tensor]:
     """Mean of several domains' rows."""
     every = [read_rows(model, domain) for domain in domain_ids]
-    return {name: torch.stack([rows[name] for rows in every]).mean(0) for name in SLOT_MODULES}
+    return {name: torch.stack([rows[name] for rows in every]).mean(0) for name in every[0]}
 
 
 def random_rows(model: XVLA, seed: int) -> dict[str, Tensor]:
-    """Rows as a fresh base has them: prompts N(0, 0.02), linears Xavier over the table, biases zero."""
+    """Rows as a fresh base has them: prompts and queries N(0, 0.02), linears Xavier, biases zero."""
     generator = torch.Generator().manual_seed(seed)
     rows: dict[str, Tensor] = {}
-    for name in SLOT_MODULES:
+    for name in model.config.slot_tables:
         count, size = table(model, name).shape
-        if name.endswith("soft_prompt_hub"):
-            rows[name] = torch.randn(size, generator=generator) * 0.02
+        if name.endswith((".soft_prompt_hub", ".queries")):
+            rows[name] = torch.randn(size, generator=generator) * PROMPT_STD
         elif name.endswith(".fc"):
-            bound = (6 / (count + size)) ** 0.5
+            width = 2 * model.config.hidden_size
+            bound = row_bound(size // width, width) if ".key_value." in name else (6 / (count + size)) ** 0.5
             rows[name] = (torch.rand(size, generator=generator) * 2 - 1) * bound
         else:
             rows[name] = torch.zeros(size)

@@ -4,6 +4,9 @@ In: Florence-2's features, the noisy action chunk, proprio, flow time and the do
 Token order: [T control | L vlm | auxiliary views] + learned positions, then the domain's prompts, which carry no
 position. Every block attends to everything (no mask). Notes on the numbers: LayerNorm eps 1e-5, GELU by tanh,
 time frequencies with base 100 over raw t in [0, 1).
+
+Two fields of the configuration change it. `strategy` says what a domain owns beside its action heads (`strategy.py`).
+`backbone: dit` is the paper's preliminary policy (Sec. 3, App. I): the flow time enters through adaptive norms.
 """
 
 import math
@@ -15,7 +18,8 @@ from torch.utils.checkpoint import checkpoint
 
 from xvla_platform.errors import XvlaError
 from xvla_platform.modelling.config import XVLAConfig
-from xvla_platform.modelling.domain import DomainLinear, visual_projection
+from xvla_platform.modelling.domain import PROMPT_STD, DomainLinear, Resampler
+from xvla_platform.modelling.strategy import STRATEGIES
 
 TIME_BASE = 100.0
 
@@ -73,6 +77,24 @@ class Block(nn.Module):
         return x + self.mlp(self.norm2(x))
 
 
+class AdaptiveBlock(nn.Module):
+    """A DiT's block: the condition shifts and scales both norms and gates both branches, all closed at the start."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, elementwise_affine=False)
+        self.attn = Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width, elementwise_affine=False)
+        self.mlp = Mlp(width, int(width * mlp_ratio))
+        self.modulation = nn.Linear(width, 6 * width)
+
+    def forward(self, x: Tensor, condition: Tensor, keep: int | None = None) -> Tensor:
+        """x [B, L, H], condition [B, H] → [B, L, H], or the first `keep` tokens' [B, keep, H]."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = _modulations(self.modulation, condition, 6)
+        x = x[:, :keep] + gate1 * self.attn(self.norm1(x) * (1 + scale1) + shift1, keep)
+        return x + gate2 * self.mlp(self.norm2(x) * (1 + scale2) + shift2)
+
+
 class SoftPromptedTransformer(nn.Module):
     """Predicts the clean action chunk from a noisy one, under a domain's prompt and action rows."""
 
@@ -83,26 +105,48 @@ class SoftPromptedTransformer(nn.Module):
         self.num_actions = config.num_actions
         self.dim_time = config.dim_time
         self.len_soft_prompts = config.len_soft_prompts
-        self.hetero = config.use_hetero_proj
+        self.adaptive = config.backbone == "dit"
         self.checkpointing = False
-        self.blocks = nn.ModuleList(Block(width, config.num_heads, config.mlp_ratio) for _ in range(config.depth))
-        self.vlm_proj = visual_projection(features, width, config.num_domains, hetero=self.hetero)
-        self.aux_visual_proj = visual_projection(features, width, config.num_domains, hetero=self.hetero)
+        strategy = STRATEGIES[config.strategy]
+        block = AdaptiveBlock if self.adaptive else Block
+        self.blocks = nn.ModuleList(block(width, config.num_heads, config.mlp_ratio) for _ in range(config.depth))
+
+        def projection() -> nn.Module:
+            if strategy.resamples:
+                return Resampler(
+                    features, width, config.num_domains, queries=config.len_queries, heads=config.num_heads
+                )
+            return DomainLinear(features, width, config.num_domains) if self.hetero else nn.Linear(features, width)
+
+        self.hetero = config.use_hetero_proj or strategy.resamples
+        self.vlm_proj = projection()
+        self.aux_visual_proj = projection()
         self.pos_emb = nn.Parameter(torch.empty(1, config.max_len_seq, width))
-        self.norm = nn.LayerNorm(width)
-        inputs = config.dim_action + config.dim_proprio + config.dim_time
-        self.action_encoder = DomainLinear(inputs, width, config.num_domains)
+        self.norm = nn.LayerNorm(width, elementwise_affine=not self.adaptive)
+        self.action_encoder = DomainLinear(config.encoder_inputs, width, config.num_domains)
         self.action_decoder = DomainLinear(width, config.dim_action, config.num_domains)
-        self.soft_prompt_hub = nn.Embedding(config.num_domains, config.len_soft_prompts * width)
+        if strategy.prompts:
+            self.soft_prompt_hub = nn.Embedding(config.num_domains, config.len_soft_prompts * width)
+        if self.adaptive:
+            self.time_mlp = nn.Sequential(nn.Linear(config.dim_time, width), nn.SiLU(), nn.Linear(width, width))
+            self.modulation = nn.Linear(width, 2 * width)
         self._initialise()
 
     def _initialise(self) -> None:
         nn.init.normal_(self.pos_emb, std=0.02)
-        nn.init.normal_(self.soft_prompt_hub.weight, std=0.02)
-        for module in self.modules():
+        if self.prompted:
+            nn.init.normal_(self.soft_prompt_hub.weight, std=PROMPT_STD)
+        for name, module in self.named_modules():
             if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
+                # A closed gate: at the start every adaptive block hands its input on.
+                closed = name.endswith("modulation")
+                (nn.init.zeros_ if closed else nn.init.xavier_uniform_)(module.weight)
                 nn.init.zeros_(module.bias)
+
+    @property
+    def prompted(self) -> bool:
+        """Whether domains have soft prompts."""
+        return hasattr(self, "soft_prompt_hub")
 
     def set_dropout(self, rate: float) -> None:
         """Dropout of attention and MLP in training; attention without it runs fused on every device."""
@@ -134,8 +178,9 @@ class SoftPromptedTransformer(nn.Module):
         """
         batch, length, _ = noisy_action.shape
         time = time_embedding(t, self.dim_time).to(noisy_action.dtype)
-        condition = torch.cat([proprio, time], dim=-1).unsqueeze(1).expand(-1, length, -1)
-        x = self.action_encoder(torch.cat([noisy_action, condition], dim=-1), domain_id)
+        known = proprio if self.adaptive else torch.cat([proprio, time], dim=-1)
+        known = known.unsqueeze(1).expand(-1, length, -1)
+        x = self.action_encoder(torch.cat([noisy_action, known], dim=-1), domain_id)
         x = torch.cat([x, self._context(vlm_features, aux_visual_inputs, domain_id)], dim=1)
         if x.shape[1] > self.pos_emb.shape[1]:
             raise XvlaError(
@@ -146,13 +191,21 @@ class SoftPromptedTransformer(nn.Module):
                 hint="use fewer or smaller views",
             )
         x = x + self.pos_emb[:, : x.shape[1]]
-        prompts = self.soft_prompt_hub(domain_id).view(-1, self.len_soft_prompts, self.hidden_size)
-        x = torch.cat([x, prompts.expand(batch, -1, -1)], dim=1)
+        if self.prompted:
+            prompts = self.soft_prompt_hub(domain_id).view(-1, self.len_soft_prompts, self.hidden_size)
+            x = torch.cat([x, prompts.expand(batch, -1, -1)], dim=1)
+        condition = (F.silu(self.time_mlp(time)),) if self.adaptive else ()
         for i, block in enumerate(self.blocks):
             keep = length if i == len(self.blocks) - 1 else None  # nobody reads the other tokens after the last block
-            recompute = self.checkpointing and self.training
-            x = checkpoint(block, x, keep, use_reentrant=False) if recompute else block(x, keep)
-        return self.action_decoder(self.norm(x), domain_id)
+            if self.checkpointing and self.training:
+                x = checkpoint(block, x, *condition, keep, use_reentrant=False)
+            else:
+                x = block(x, *condition, keep)
+        x = self.norm(x)
+        if self.adaptive:
+            shift, scale = _modulations(self.modulation, *condition, 2)
+            x = x * (1 + scale) + shift
+        return self.action_decoder(x, domain_id)
 
     def _context(self, vlm_features: Tensor, aux_visual_inputs: Tensor, domain_id: Tensor) -> Tensor:
         if self.hetero:
@@ -160,6 +213,11 @@ class SoftPromptedTransformer(nn.Module):
         else:
             parts = self.vlm_proj(vlm_features), self.aux_visual_proj(aux_visual_inputs)
         return torch.cat(parts, dim=1)
+
+
+def _modulations(layer: nn.Module, condition: Tensor, parts: int) -> tuple[Tensor, ...]:
+    """[B, H] → `parts` of [B, 1, H], one for each of a token's shifts, scales and gates."""
+    return layer(condition).unsqueeze(1).chunk(parts, dim=-1)
 
 
 def time_embedding(t: Tensor, dim: int) -> Tensor:

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from xvla_platform.errors import XvlaError
-from xvla_platform.modelling.slot import SLOT_MODULES, table, write_rows
+from xvla_platform.modelling.slot import table, write_rows
 from xvla_platform.modelling.xvla import XVLA
 from xvla_platform.specs.plan import LoraSpec
 from xvla_platform.specs.records import BaseRef
@@ -94,11 +94,11 @@ def write_adapter(folder: Path, adapter: Adapter, base: BaseRef) -> None:
 
     config: Any
     if adapter.lora_spec is None:
-        config = peft.TrainableTokensConfig(target_modules=list(SLOT_MODULES), token_indices=[adapter.domain_id])
+        config = peft.TrainableTokensConfig(target_modules=list(adapter.rows), token_indices=[adapter.domain_id])
         infix = ""
     else:
         config = _lora_config(
-            adapter.lora_spec, trainable_token_indices={name: [adapter.domain_id] for name in SLOT_MODULES}
+            adapter.lora_spec, trainable_token_indices={name: [adapter.domain_id] for name in adapter.rows}
         )
         infix = "token_adapter."
     config.base_model_name_or_path = base.id
@@ -116,7 +116,7 @@ def write_adapter(folder: Path, adapter: Adapter, base: BaseRef) -> None:
 
 
 def read_adapter(folder: Path) -> Adapter:
-    """Read an adapter folder, strictly: every row must be there and nothing else may be."""
+    """Read an adapter folder, strictly: every row that it declares must be there and nothing else may be."""
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         tensors = load_file(folder / WEIGHTS)
@@ -134,9 +134,9 @@ def read_adapter(folder: Path) -> Adapter:
             rows[name.removesuffix(f".{_DELTA}").removesuffix(".token_adapter")] = tensor
         else:
             lora[name] = tensor
-    spec, domain_id = _read_config(config, folder / CONFIG)
-    missing = [name for name in SLOT_MODULES if name not in rows]
-    extra = sorted(set(rows) - set(SLOT_MODULES)) or (sorted(lora) if spec is None else [])
+    spec, domain_id, declared = _read_config(config, folder / CONFIG)
+    missing = [name for name in declared if name not in rows]
+    extra = sorted(set(rows) - set(declared)) or (sorted(lora) if spec is None else [])
     several = [name for name, row in rows.items() if row.ndim != 2 or row.shape[0] != 1]
     if missing or extra or several:
         raise XvlaError(
@@ -147,12 +147,12 @@ def read_adapter(folder: Path) -> Adapter:
     return Adapter(domain_id=domain_id, rows={name: row[0] for name, row in rows.items()}, lora=lora, lora_spec=spec)
 
 
-def _read_config(config: Any, file: Path) -> tuple[LoraSpec | None, int]:
-    """LoRA settings, if any, and the row that `adapter_config.json` speaks of."""
+def _read_config(config: Any, file: Path) -> tuple[LoraSpec | None, int, list[str]]:
+    """LoRA settings, if any, the row that `adapter_config.json` speaks of, and its tables."""
     try:
         if config.get("peft_type") != "LORA":
             (domain,) = config["token_indices"]
-            return None, int(domain)
+            return None, int(domain), [str(name) for name in config["target_modules"]]
         spec = LoraSpec(
             rank=config["r"],
             alpha=config["lora_alpha"],
@@ -161,8 +161,9 @@ def _read_config(config: Any, file: Path) -> tuple[LoraSpec | None, int]:
             dropout=config.get("lora_dropout") or 0.0,
             targets=config["target_modules"],
         )
-        ((domain,),) = {tuple(indices) for indices in config["trainable_token_indices"].values()}
-        return spec, int(domain)
+        tables = dict(config["trainable_token_indices"])
+        ((domain,),) = {tuple(indices) for indices in tables.values()}
+        return spec, int(domain), list(tables)
     except (AttributeError, KeyError, TypeError, ValueError):
         raise XvlaError("is not the configuration of one slot of an X-VLA base", file=file) from None
 
@@ -170,6 +171,14 @@ def _read_config(config: Any, file: Path) -> tuple[LoraSpec | None, int]:
 @torch.no_grad()
 def attach(model: XVLA, adapter: Adapter, domain_id: int, file: Path) -> None:
     """Put the adapter into a model, at row `domain_id`; shapes that do not fit are an error."""
+    if set(adapter.rows) != set(model.config.slot_tables):
+        raise XvlaError(
+            "the adaptation's rows are not those of this base's strategy",
+            file=file,
+            found=", ".join(sorted(adapter.rows)),
+            allowed=sorted(model.config.slot_tables),
+            hint=f"the base's strategy is {model.config.strategy}",
+        )
     for name, row in adapter.rows.items():
         expected = table(model, name).shape[1]
         if row.numel() != expected:
