@@ -6,7 +6,7 @@ the checkpoint's own `preprocessor_config.json` and `tokenizer.json`. Numericall
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,7 +17,9 @@ from torch import Tensor
 
 from xvla_platform.errors import XvlaError
 from xvla_platform.modelling.config import XVLAConfig
+from xvla_platform.modelling.strategy import STRATEGIES, describe
 from xvla_platform.platform.hub_errors import hub_errors
+from xvla_platform.specs.embodiment import EmbodimentSpec
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -34,6 +36,8 @@ class Processor:
         mean, std: Per-channel normalisation of values in 0..1.
         tokenizer: A `tokenizers.Tokenizer`.
         max_length: Tokens an instruction is padded to; the padding is attended to, as published.
+        description: Sentence about the robot that follows every instruction; None while the robot is still to be
+            named, for a base whose strategy needs one (see `for_robot`).
     """
 
     size: tuple[int, int]
@@ -43,6 +47,7 @@ class Processor:
     tokenizer: Any
     max_length: int
     pad_id: int
+    description: str | None = ""
 
     @classmethod
     def from_folder(cls, folder: Path, config: XVLAConfig) -> Self:
@@ -64,7 +69,12 @@ class Processor:
             tokenizer=_tokenizer(folder, str(config.raw.get("tokenizer_name") or TOKENIZER_REPO)),
             max_length=config.language_max_length,
             pad_id=int(config.florence.get("pad_token_id", 1)),
+            description=None if STRATEGIES[config.strategy].describes else "",
         )
+
+    def for_robot(self, robot: EmbodimentSpec) -> Self:
+        """The processor of one robot: the same, but for a base whose instructions describe the robot."""
+        return self if self.description == "" else replace(self, description=describe(robot))
 
     def resize(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """uint8 RGB [H, W, 3] → uint8 [size[0], size[1], 3], antialiased."""
@@ -93,13 +103,17 @@ class Processor:
 
     def tokens(self, instruction: str) -> list[int]:
         """An instruction → `max_length` token ids; one that does not fit is refused, not cut."""
-        ids = self.tokenizer.encode(instruction).ids
+        assert self.description is not None, "this base's instructions describe the robot: use for_robot first"
+        text = f"{instruction} {self.description}" if self.description else instruction
+        ids = self.tokenizer.encode(text).ids
         if len(ids) > self.max_length:
             raise XvlaError(
                 f"instruction has {len(ids)} tokens and this base reads {self.max_length}",
                 field="instruction",
-                found=instruction,
-                hint="shorten the instruction",
+                found=text,
+                hint="shorten the robot's description in plugin.yaml"
+                if self.description
+                else "shorten the instruction",
             )
         return ids + [self.pad_id] * (self.max_length - len(ids))
 
