@@ -158,7 +158,7 @@ def check_start(
                 allowed=f"a multiple of {processes}",
             )
     check_initialisation(record.spec.prompt, base)
-    processor = Processor.from_folder(base.folder, XVLAConfig.from_folder(base.folder))
+    processor = Processor.from_folder(base.folder, XVLAConfig.from_folder(base.folder)).for_robot(record.spec)
     for instruction in sorted({episode.instruction for episode in reader.episodes}):
         processor.tokens(instruction)
 
@@ -181,7 +181,7 @@ def _load(setting: Setting) -> Loaded:
     check_start(record, base, plan, setting.reader, setting.accelerator.num_processes)
     in_loop = stages_in_loop(plan, base)
     config = XVLAConfig.from_folder(base.folder)
-    processor = Processor.from_folder(base.folder, config)
+    processor = Processor.from_folder(base.folder, config).for_robot(record.spec)
     folder = setting.workspace.embodiments / record.spec.name
     binding = Binding(record.spec, base_space(base), record.rotation_layout, setting.statistics, folder=folder)
     splits = {

@@ -162,7 +162,7 @@ def load_policy(folder: Path, *, base: ResolvedBase, device: Any = "cpu") -> Pol
     if manifest.tuning == "full":
         load_into(model, folder)
     attach(model, read_adapter(folder), record.slot.domain_id, folder)
-    processor = Processor.from_folder(base.folder, model.config)
+    processor = Processor.from_folder(base.folder, model.config).for_robot(record.spec)
     statistics = read_json(folder / "stats.json")
     binding = Binding(record.spec, base_space(base), record.rotation_layout, statistics, folder=folder)
     return Policy(model.eval(), processor, binding, record)
