@@ -19,7 +19,7 @@ from torch import Tensor
 
 from xvla_platform.adapt.keeping import keep_best, new_state
 from xvla_platform.adapt.snapshot import Snapshot, restore, save_snapshot
-from xvla_platform.adapt.sources import Source
+from xvla_platform.adapt.sources import Draw, Source
 from xvla_platform.adapt.step import train_step
 from xvla_platform.adapt.trainables import Trainable, build_optimizer, select_trainables
 from xvla_platform.modelling.processor import Processor
@@ -57,6 +57,8 @@ class Job:
 
     Attributes:
         validate: Errors to be lowered, by robot, measured on the validation episodes; None keeps the last weights.
+        draw: Another way to draw a step's samples, with further inputs of the model in the order of its batch (what
+            `adapt.mixture` does for pretraining); None draws by `weights`, every sample of a source alike.
         owners: In a run of several robots, whose row a parameter is, by its name. Each source then draws a batch of its
             own, as it would alone. Empty: all sources share one batch.
         save_every: Steps between checkpoints; one is also written when `save_seconds` have passed.
@@ -73,6 +75,7 @@ class Job:
     folder: Path
     observer: Observer
     validate: Callable[[], Mapping[str, float]] | None = None
+    draw: Callable[..., tuple[Draw, dict[str, Tensor]]] | None = None
     owners: Mapping[str, str] = field(default_factory=dict)
     save_every: int = 100
     save_seconds: float = 300.0

@@ -109,14 +109,18 @@ def _share(job: "Job", step: int, sources: Sequence[Source]) -> tuple[dict[str, 
     """This process's samples of a batch with their own flow times and noise, on its device; and which they are."""
     rank, world = job.accelerator.process_index, job.accelerator.num_processes
     stage, device = job.stage, job.accelerator.device
-    drawn = draw(
-        [len(source) for source in sources],
-        job.weights if len(sources) == len(job.sources) else [1.0],
-        batch_size=stage.batch_size,
-        key=(job.seed, job.index, step),
-        rank=rank,
-        world=world,
-    )
+    key, more = (job.seed, job.index, step), {}
+    if job.draw is not None:
+        drawn, more = job.draw(batch_size=stage.batch_size, key=key, rank=rank, world=world)
+    else:
+        drawn = draw(
+            [len(source) for source in sources],
+            job.weights if len(sources) == len(job.sources) else [1.0],
+            batch_size=stage.batch_size,
+            key=key,
+            rank=rank,
+            world=world,
+        )
     torch.manual_seed(derived_seed(job.seed, job.index, step, 0))
     shape = (stage.batch_size, *sources[0].action.shape[1:])
     t = stratified_times(torch.rand(1, device=device), stage.batch_size)
@@ -124,7 +128,7 @@ def _share(job: "Job", step: int, sources: Sequence[Source]) -> tuple[dict[str, 
     if rank > 0:
         torch.manual_seed(derived_seed(job.seed, job.index, step, rank))
     jitter = Jitter(strength=stage.color_jitter) if any(stage.color_jitter) else None
-    batch = _to_device(assemble(sources, drawn, job.processor, jitter), device)
+    batch = _to_device({**assemble(sources, drawn, job.processor, jitter), **more}, device)
     places = torch.from_numpy(_places(drawn, len(sources)) * world + rank).to(device)
     return {**batch, "t": t[places], "noise": noise[places]}, drawn
 
