@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xvla_platform.modelling.domain import PROMPT_STD, row_bound
@@ -22,19 +21,20 @@ SLOT_MODULES = slot_tables("soft_prompt")  # of the published model; of any mode
 class OpenTable(nn.Module):
     """A frozen table with one row replaced by a trainable parameter."""
 
-    def __init__(self, table: nn.Embedding, domain_id: int) -> None:
+    def __init__(self, table: nn.Module, domain_id: int) -> None:
         super().__init__()
         self.table = table
         self.domain_id = domain_id
-        self.row = nn.Parameter(table.weight.data[domain_id].clone())
+        self.row = nn.Parameter(self.weight.data[domain_id].clone())
 
     @property
     def weight(self) -> Tensor:
-        return self.table.weight
+        weight: Tensor = self.table.weight  # type: ignore[assignment]
+        return weight
 
     def forward(self, domain_id: Tensor) -> Tensor:
         """domain_id [B] → rows [B, D]; no host synchronisation, whichever domain is asked for."""
-        rows = F.embedding(domain_id, self.table.weight)
+        rows = self.table(domain_id)  # another open table where several slots are open
         return torch.where((domain_id == self.domain_id).unsqueeze(-1), self.row, rows)
 
 
@@ -51,12 +51,15 @@ class OpenSlot:
 
 
 def open_slot(model: XVLA, domain_id: int) -> OpenSlot:
-    """Make domain `domain_id`'s rows trainable and nothing else of the tables."""
+    """Make domain `domain_id`'s rows trainable and nothing else of the tables.
+
+    Several may be open; they are closed in the reverse order.
+    """
     tables: dict[str, OpenTable] = {}
     for name in model.config.slot_tables:
         parent, last = _parent(model, name)
         table = OpenTable(getattr(parent, last), domain_id)
-        table.table.weight.requires_grad_(False)
+        table.weight.requires_grad_(False)
         setattr(parent, last, table)
         tables[name] = table
     return OpenSlot(domain_id=domain_id, tables=tables)
@@ -66,7 +69,7 @@ def open_slot(model: XVLA, domain_id: int) -> OpenSlot:
 def close_slot(model: XVLA, slot: OpenSlot) -> None:
     """Write the rows into the tables and put plain tables back."""
     for name, table in slot.tables.items():
-        table.table.weight[slot.domain_id] = table.row
+        table.weight[slot.domain_id] = table.row
         parent, last = _parent(model, name)
         setattr(parent, last, table.table)
 
