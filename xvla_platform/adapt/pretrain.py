@@ -1,36 +1,42 @@
 """Pretraining a base: several robots, one row each, phases of a mixture (arXiv 2510.10274, Sec. 4.1 and App. G).
 
 In: a recipe and the demonstrations its plugins point to. Out: a model folder in the official layout, with its
-tokenizer, preprocessing, `domains.json` (which rows are taken) and the recipe itself.
+tokenizer, preprocessing, `domains.json` (which rows are taken), what it does on held-out scenes and the recipe itself.
 """
 
-import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import yaml
 from accelerate import Accelerator
 from numpy.typing import NDArray
 
 from xvla_platform.adapt.arrays import create_map
 from xvla_platform.adapt.domain_record import open_domain, record_domain
+from xvla_platform.adapt.grounding import GroundedXVLA, attach_heads, detach_heads
+from xvla_platform.adapt.held_out import measure, plot_pretraining
 from xvla_platform.adapt.loop import Job, Observer, run_stage
+from xvla_platform.adapt.mixture import UV, Mixture, Stock, build_stock, mixture_weights
 from xvla_platform.adapt.plans import BASE_PLANS
+from xvla_platform.adapt.run import read_lines
 from xvla_platform.adapt.snapshot import load_newest, snapshots
-from xvla_platform.adapt.sources import Progress, Source, build_source, decode_frames, frames_shape
+from xvla_platform.adapt.sources import Progress, build_source, decode_frames, frames_of, frames_shape
 from xvla_platform.adapt.tokenizer import train_tokenizer
 from xvla_platform.data.binding import Binding
 from xvla_platform.data.conventions import Conventions
 from xvla_platform.data.reader import DatasetReader
 from xvla_platform.data.samples import Samples
 from xvla_platform.errors import XvlaError
-from xvla_platform.modelling.checkpoint import load_into, random_model, save_model
+from xvla_platform.modelling.checkpoint import load_into, save_model
 from xvla_platform.modelling.config import XVLAConfig
+from xvla_platform.modelling.named import resolve_config
 from xvla_platform.modelling.processor import IMAGENET_MEAN, IMAGENET_STD, Processor
+from xvla_platform.modelling.strategy import STRATEGIES, describe
 from xvla_platform.modelling.xvla import XVLA
 from xvla_platform.platform.base_config import config_space
 from xvla_platform.platform.domains import DOMAINS, domains_json
@@ -38,9 +44,12 @@ from xvla_platform.platform.files import atomic_folder, write_json, write_text
 from xvla_platform.platform.workspace import Workspace
 from xvla_platform.specs.domain import DomainConvention
 from xvla_platform.specs.embodiment import EmbodimentSpec
+from xvla_platform.specs.plan import Stage
 from xvla_platform.specs.recipe import Domain, PretrainRecipe
 
 RECIPE = "recipe.yaml"
+CURVES = "curves.png"
+HELD_OUT = "held_out.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +74,7 @@ def pretrain(
     progress: Callable[[str, int], Progress] | None = None,
     resume: bool = False,
 ) -> Path:
-    """Pretrain the recipe's base into `out`; `run` keeps decoded frames, checkpoints and metrics."""
+    """Pretrain the recipe's base into `out`; `run` keeps decoded frames, checkpoints, metrics and their picture."""
     _check_out(out, recipe_file, resume)
     robots = [_open(workspace, domain) for domain in recipe.domains]
     check_recipe(recipe, recipe_file, robots, accelerator.num_processes)
@@ -75,29 +84,36 @@ def pretrain(
     staging = run / "base"
     with accelerator.main_process_first():
         if not (staging / "config.json").is_file():
-            _write_inputs(staging, recipe, robots)
+            _write_inputs(staging, recipe, recipe_file, robots)
     config = XVLAConfig.from_folder(staging)
     processor = Processor.from_folder(staging, config)
-    for instruction in _instructions(robots):
-        processor.tokens(instruction)  # one that does not fit is refused here, before anything is decoded
+    for robot in robots:
+        for instruction in _instructions([robot]):
+            # One that does not fit is refused here, before anything is decoded.
+            processor.for_robot(robot.spec).tokens(instruction)
     with accelerator.main_process_first():
-        sources = [_source(robot, run / "frames", processor, config, progress) for robot in robots]
-    model = random_model(config, recipe.seed).to(accelerator.device)
+        stocks = [_stock(robot, robots, recipe, run / "frames", processor, config, progress) for robot in robots]
+    _check_grounding(recipe, recipe_file, stocks)
+    model = _model(config, recipe, robots).to(accelerator.device)
     snapshot = load_newest(run / "checkpoints") if resume else None
     for index, phase in enumerate(recipe.phases):
         if snapshot is not None and index < snapshot.stage:
             continue
+        weights = mixture_weights(phase.mixture, [domain.name for domain in recipe.domains], recipe_file)
+        measuring = _Measuring(observer, model, stocks, processor, phase.measure_every, accelerator.is_main_process)
+        model.weight, model.acts = phase.grounding, phase.policy
         job = Job(
             model=model,
             stage=phase.stage,
             index=index,
             seed=recipe.seed,
-            sources=sources,
-            weights=[phase.mixture.get(robot.domain.name, 0.0) for robot in robots],
+            sources=[stock.source for stock in stocks],
+            weights=weights,
             processor=processor,
             accelerator=accelerator,
             folder=run,
-            observer=observer,
+            observer=measuring,
+            draw=Mixture(stocks=stocks, weights=weights),
             save_every=phase.stage.eval_every,
         )
         before = run / f"phase-{index}"
@@ -109,9 +125,60 @@ def pretrain(
             # A later phase may train fewer groups than this one: its checkpoints alone could not restore it.
             shutil.rmtree(run / f"phase-{index + 1}", ignore_errors=True)
             save_model(model, run / f"phase-{index + 1}")
+            plot_pretraining(run / CURVES, read_lines(run), recipe.name)
     if accelerator.is_main_process:
-        _write_base(model, staging, recipe, recipe_file, out)
+        measures = measure(model, stocks, processor)
+        detach_heads(model)
+        _write_base(model, staging, recipe, recipe_file, out, measures)
     return out
+
+
+class _Measuring:
+    """An observer that measures held-out scenes at a phase's end, and every so many steps, and tells another."""
+
+    def __init__(
+        self, told: Observer, model: XVLA, stocks: list[Stock], processor: Processor, every: int | None, main: bool
+    ) -> None:
+        self._told = told
+        self._measure = (lambda: measure(model, stocks, processor)) if main else dict
+        self._every = every
+
+    def stage_started(self, stage: Stage, index: int, start: int, trained: Mapping[str, int]) -> None:
+        """Pass it on."""
+        self._told.stage_started(stage, index, start, trained)
+
+    def step_finished(self, stage: Stage, step: int, metrics: Mapping[str, float]) -> None:
+        """Pass it on, with what was measured where that is due."""
+        due = step == stage.steps or (self._every is not None and step % self._every == 0)
+        self._told.step_finished(stage, step, {**metrics, **(self._measure() if due else {})})
+
+
+def _model(config: XVLAConfig, recipe: PretrainRecipe, robots: list[Robot]) -> GroundedXVLA:
+    """A fresh model, the same as `random_model` draws, with grounding heads where a phase asks for them."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        model = GroundedXVLA(config)
+    if any(phase.grounding for phase in recipe.phases):
+        attach_heads(model, len(_instructions(robots)), recipe.seed)
+    return model
+
+
+def _check_grounding(recipe: PretrainRecipe, file: Path, stocks: list[Stock]) -> None:
+    """A phase that asks where the named object is needs robots whose recordings say so."""
+    known = {stock.source.name for stock in stocks if stock.uv is not None}
+    names = [stock.source.name for stock in stocks]
+    for i, phase in enumerate(recipe.phases):
+        weights = mixture_weights(phase.mixture, names, file)
+        used = {name for name, weight in zip(names, weights, strict=True) if weight}
+        lacking = used - known
+        if phase.grounding and (not used & known or (not phase.policy and lacking)):
+            raise XvlaError(
+                f"grounding needs recordings with the column {UV}",
+                file=file,
+                field=f"phases[{i}]",
+                found=f"none in {', '.join(sorted(lacking))}",
+                hint="record still scenes again, or give the phase no grounding",
+            )
 
 
 def _check_out(out: Path, recipe_file: Path, resume: bool) -> None:
@@ -138,7 +205,9 @@ def check_recipe(recipe: PretrainRecipe, file: Path, robots: list[Robot], proces
                 found=phase.stage.batch_size,
                 allowed=f"a multiple of {processes}",
             )
-    config = XVLAConfig.from_dict(recipe.model, file)
+    config = XVLAConfig.from_dict(resolve_config(recipe.model, file), file)
+    for phase in recipe.phases:
+        mixture_weights(phase.mixture, [domain.name for domain in recipe.domains], file)
     for i, robot in enumerate(robots):
         if robot.domain.domain_id >= config.num_domains:
             raise XvlaError(
@@ -184,22 +253,43 @@ def _open(workspace: Workspace, domain: Domain) -> Robot:
     return Robot(domain=domain, spec=spec, reader=reader, folder=folder)
 
 
-def _source(
+def _stock(
     robot: Robot,
+    robots: list[Robot],
+    recipe: PretrainRecipe,
     cache: Path,
     processor: Processor,
     config: XVLAConfig,
     progress: Callable[[str, int], Progress] | None,
-) -> Source:
+) -> Stock:
     binding = Binding(robot.spec, config.space, config.rotation_layout, None, folder=robot.folder)
     samples = Samples(robot.reader, robot.spec, binding, range(len(robot.reader.episodes)), config.num_actions)
     name = robot.domain.name
-    size = f"{processor.size[0]}x{processor.size[1]}"
-    key = f"{name}-{robot.reader.fingerprint()[:16]}-{samples.footage()[:16]}-{size}.npy"
-    frames = _frames(cache / key, samples, processor, progress(name, len(samples)) if progress else None)
-    return build_source(
-        samples, frames, name=name, domain_id=robot.domain.domain_id, processor=processor, config=config
+    frames: Any = OnDemand(samples, processor)
+    if recipe.frames == "decoded":
+        size = f"{processor.size[0]}x{processor.size[1]}"
+        key = f"{name}-{robot.reader.fingerprint()[:16]}-{samples.footage()[:16]}-{size}.npy"
+        frames = _frames(cache / key, samples, processor, progress(name, len(samples)) if progress else None)
+    source = build_source(
+        samples,
+        frames,
+        name=name,
+        domain_id=robot.domain.domain_id,
+        processor=processor.for_robot(robot.spec),
+        config=config,
     )
+    return build_stock(source, samples, robot.domain, _instructions(robots), recipe.held_out)
+
+
+class OnDemand:
+    """Frames that are decoded when a batch asks for them, in the place of an array [N, V', h, w, 3] of all."""
+
+    def __init__(self, samples: Samples, processor: Processor) -> None:
+        self._samples, self._processor = samples, processor
+        self.shape = frames_shape(samples, processor)
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return frames_of(self._samples, self._processor, rows)
 
 
 def _frames(path: Path, samples: Samples, processor: Processor, progress: Progress | None) -> NDArray[np.uint8]:
@@ -217,11 +307,13 @@ def _instructions(robots: list[Robot]) -> list[str]:
     return sorted({episode.instruction for robot in robots for episode in robot.reader.episodes})
 
 
-def _write_inputs(folder: Path, recipe: PretrainRecipe, robots: list[Robot]) -> None:
+def _write_inputs(folder: Path, recipe: PretrainRecipe, recipe_file: Path, robots: list[Robot]) -> None:
     """`config.json`, the tokenizer trained on every instruction, and the image preprocessing."""
     with atomic_folder(folder, replace=True) as build:
-        vocabulary = train_tokenizer(_instructions(robots), recipe.vocabulary, build)
-        config: dict[str, Any] = json.loads(json.dumps(recipe.model))
+        config: dict[str, Any] = resolve_config(recipe.model, recipe_file)
+        describes = STRATEGIES[XVLAConfig.from_dict(config, recipe_file).strategy].describes
+        sentences = [describe(robot.spec) for robot in robots] if describes else []
+        vocabulary = train_tokenizer([*_instructions(robots), *sentences], recipe.vocabulary, build)
         config["florence_config"]["vocab_size"] = vocabulary
         config["florence_config"]["text_config"]["vocab_size"] = vocabulary
         write_json(build / "config.json", config)
@@ -258,13 +350,17 @@ def _conventions(config: dict[str, Any], robots: list[Robot], file: Path) -> dic
     }
 
 
-def _write_base(model: XVLA, staging: Path, recipe: PretrainRecipe, recipe_file: Path, out: Path) -> None:
+def _write_base(
+    model: XVLA, staging: Path, recipe: PretrainRecipe, recipe_file: Path, out: Path, measures: Mapping[str, float]
+) -> None:
     with atomic_folder(out, replace=True) as build:
         save_model(model, build)
         for file in staging.iterdir():
             if file.name != "config.json":
                 shutil.copy2(file, build / file.name)
         write_text(build / RECIPE, recipe_file.read_text(encoding="utf-8"))
+        if measures:
+            write_json(build / HELD_OUT, {name: round(value, 6) for name, value in sorted(measures.items())})
         if recipe.adaptation:
             stages = {name: stage.model_dump(mode="json") for name, stage in recipe.adaptation.items()}
             write_text(build / BASE_PLANS, yaml.safe_dump(stages, sort_keys=False))

@@ -66,6 +66,11 @@ def encode(vlm: nn.Module, *, input_ids: Tensor, pixel_values: Tensor, image_mas
     Returns:
         vlm_features [B, N + L, D] and aux_visual_inputs [B, (V-1)·N, D].
     """
+    return with_words(vlm, view_features(vlm, pixel_values, image_mask), input_ids)
+
+
+def view_features(vlm: nn.Module, pixel_values: Tensor, image_mask: Tensor) -> Tensor:
+    """Images [B, V, 3, H, W] → [B, V, N, D], before any word; views that the mask [B, V] leaves out are zeros."""
     batch, views = image_mask.shape
     if not bool(image_mask.any()):
         raise XvlaError("no view of the batch holds an image", field="image_mask")
@@ -73,7 +78,11 @@ def encode(vlm: nn.Module, *, input_ids: Tensor, pixel_values: Tensor, image_mas
     found = image_features(vlm, pixel_values.flatten(0, 1)[valid])
     features = found.new_zeros(batch * views, *found.shape[1:])
     features[valid] = found
-    features = features.view(batch, views, *found.shape[1:])
+    return features.view(batch, views, *found.shape[1:])
+
+
+def with_words(vlm: nn.Module, features: Tensor, input_ids: Tensor) -> tuple[Tensor, Tensor]:
+    """`view_features` and instruction tokens [B, L] → what `encode` returns."""
     words = vlm.language_model.shared(input_ids)  # type: ignore[operator, union-attr]
     merged = torch.cat([features[:, 0], words], dim=1)
     encoder = vlm.language_model.encoder  # type: ignore[union-attr]
