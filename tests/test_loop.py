@@ -28,7 +28,7 @@ from xvla_platform.modelling.processor import Processor
 from xvla_platform.modelling.slot import open_slot
 from xvla_platform.modelling.xvla import XVLA
 from xvla_platform.policy.adapter import inject_lora
-from xvla_platform.specs.plan import AdaptationPlan, Group, LoraSpec, Stage
+from xvla_platform.specs.plan import Group, LoraSpec, Stage
 
 MINE = 3
 RATES: dict[str, dict[Group, float]] = {
@@ -378,9 +378,9 @@ def test_what_lora_targets_decides_what_is_cached(targets: str, expected: bool) 
 
 
 def test_a_plan_that_could_not_do_what_it_says_is_refused() -> None:
-    """Jitter never reaches cached features; a broken expression matches nothing."""
-    with pytest.raises(ValueError, match="stage prompt: color_jitter needs the encoder in the loop"):
-        AdaptationPlan(name="x", stages=(make_stage(color_jitter=(0.2, 0.0, 0.0)),))
+    """A single variant would be no jitter; a broken expression matches nothing."""
+    with pytest.raises(ValueError, match="jitter_variants"):
+        make_stage(color_jitter=(0.2, 0.0, 0.0), jitter_variants=1)
     with pytest.raises(ValueError, match="is not a regular expression"):
         LoraSpec(targets="transformer.(")
 

@@ -4,8 +4,10 @@ A store is a folder named by the digest of all that its content depends on. Fram
 row has the same bits whoever computed it and whenever. A block counts once its hash stands in `blocks.bin`: a killed
 writer loses at most the blocks in its hands, a damaged block is encoded again, and several ranks fill one store
 together. `FileLock` keeps other runs of this machine from filling the same store twice; they wait, then find it whole.
+Whoever reads a store holds it, so that making room for another run does not take it away.
 """
 
+import fcntl
 import hashlib
 import json
 import os
@@ -15,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -86,11 +88,20 @@ class FeatureStore:
         self.blocks = -(-key.count // BLOCK)
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._seen: set[int] = set()  # blocks whose bytes this process has checked
+        self._use: IO[bytes] | None = None
 
     @property
     def lock(self) -> FileLock:
         """Held by whoever fills the store."""
         return FileLock(self.folder.with_suffix(".lock"))
+
+    def hold(self) -> None:
+        """Keep the store from being removed while this object lives; a killed process holds nothing."""
+        if self._use is None:
+            with os_errors(self.folder):
+                self.folder.parent.mkdir(parents=True, exist_ok=True)
+                self._use = _use_of(self.folder)
+                fcntl.flock(self._use, fcntl.LOCK_SH)  # waits only for a removal that has begun
 
     def rows(self, block: int) -> range:
         """Rows of a block."""
@@ -116,17 +127,23 @@ class FeatureStore:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._shapes = dict(shapes)
             sizes = {f"{name}.bin": self.key.count * self._row_bytes(name) for name in shapes}
-            for name, size in {**sizes, TABLE: self.blocks * HASH_BYTES}.items():
-                with (self.folder / name).open("wb") as file:
-                    os.posix_fallocate(file.fileno(), 0, max(1, size))
-            write_json(
-                self.folder / META,
-                {
-                    "schema_version": 1,
-                    "key": json.loads(self.key.text),
-                    "shapes": {name: list(shape) for name, shape in shapes.items()},
-                },
-            )
+            try:
+                for name, size in {**sizes, TABLE: self.blocks * HASH_BYTES}.items():
+                    # A new file: a run that has the damaged one mapped would die of its being cut.
+                    (self.folder / name).unlink(missing_ok=True)
+                    with (self.folder / name).open("wb") as file:
+                        os.posix_fallocate(file.fileno(), 0, max(1, size))
+                write_json(
+                    self.folder / META,
+                    {
+                        "schema_version": 1,
+                        "key": json.loads(self.key.text),
+                        "shapes": {name: list(shape) for name, shape in shapes.items()},
+                    },
+                )
+            except BaseException:
+                shutil.rmtree(self.folder, ignore_errors=True)  # what there was room for serves nobody
+                raise
 
     def write(self, block: int, parts: tuple[Tensor, Tensor]) -> None:
         """A block's features, then, once they are on the disk, its hash."""
@@ -240,7 +257,7 @@ def fill(
 def make_room(root: Path, needed: int, budget: int) -> list[Path]:
     """Remove stores that were used longest ago until `needed` more bytes fit into `budget`; returns what went.
 
-    Stores that someone is filling are left alone. Nothing fits if `needed` alone exceeds the budget: the caller
+    Stores that someone fills or holds are left alone. Nothing fits if `needed` alone exceeds the budget: the caller
     decides that before.
     """
     stores = [(path.stat().st_mtime, path.parent) for path in root.glob(f"*/{META}")]
@@ -249,18 +266,34 @@ def make_room(root: Path, needed: int, budget: int) -> list[Path]:
     for _, folder in sorted(stores):
         if total + needed <= budget:
             break
-        lock = FileLock(folder.with_suffix(".lock"))
-        try:
-            lock.acquire(timeout=0)
-        except TimeoutError:
-            continue
-        try:
-            shutil.rmtree(folder, ignore_errors=True)
-        finally:
-            lock.release()
-        total -= sizes[folder]
-        removed.append(folder)
+        if _remove_unused(folder):
+            total -= sizes[folder]
+            removed.append(folder)
     return removed
+
+
+def _remove_unused(folder: Path) -> bool:
+    """Remove a store unless someone fills or holds it."""
+    lock = FileLock(folder.with_suffix(".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except TimeoutError:
+        return False
+    try:
+        with _use_of(folder) as use:
+            try:
+                fcntl.flock(use, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                return False
+            shutil.rmtree(folder, ignore_errors=True)
+            return True
+    finally:
+        lock.release()
+
+
+def _use_of(folder: Path) -> IO[bytes]:
+    """The file beside a store whose lock its readers share."""
+    return folder.with_suffix(".use").open("ab")
 
 
 def fits(folder: Path, size: int) -> bool:

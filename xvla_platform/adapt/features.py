@@ -17,7 +17,7 @@ from torch import Tensor
 
 from xvla_platform.adapt.arrays import allocate
 from xvla_platform.adapt.feature_store import BLOCK, FeatureStore, StoreKey
-from xvla_platform.adapt.sources import Progress, Source, frames_of, pixels
+from xvla_platform.adapt.sources import VARIANT_SEED, Jitter, Progress, Source, frames_of, pixels
 from xvla_platform.data.samples import Samples
 from xvla_platform.modelling.precision import encode, has_bf16
 from xvla_platform.modelling.processor import Processor
@@ -54,16 +54,24 @@ def encode_source(
 
 
 @torch.no_grad()
-def encode_batch(model: XVLA, frames: NDArray[np.uint8], tokens: Tensor, processor: Processor) -> tuple[Tensor, Tensor]:
+def encode_batch(
+    model: XVLA,
+    frames: NDArray[np.uint8],
+    tokens: Tensor,
+    processor: Processor,
+    jitter: Jitter | None = None,
+    factors: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
     """Features of uint8 frames [B, V', h, w, 3] with their tokens [B, L], float32 on the CPU, as if in evaluation.
 
-    Equal frames with equal words are encoded once.
+    Equal frames with equal words are encoded once; with `jitter` by `factors` [B, V', 3], those of equal factors too.
     """
     place: dict[bytes, int] = {}
     first: list[int] = []
     of: list[int] = []
     for row in range(len(frames)):
-        content = hashlib.sha256(frames[row].tobytes() + tokens[row].numpy().tobytes()).digest()
+        look = b"" if factors is None else factors[row].numpy().tobytes()
+        content = hashlib.sha256(frames[row].tobytes() + tokens[row].numpy().tobytes() + look).digest()
         if content not in place:
             place[content] = len(first)
             first.append(row)
@@ -72,9 +80,8 @@ def encode_batch(model: XVLA, frames: NDArray[np.uint8], tokens: Tensor, process
     model.eval()
     mask = torch.zeros(len(first), views, dtype=torch.bool)
     mask[:, : frames.shape[1]] = True
-    found = encode(
-        model, input_ids=tokens[first], pixel_values=pixels(frames[first], processor, views), image_mask=mask
-    )
+    images = pixels(frames[first], processor, views, jitter, None if factors is None else factors[first])
+    found = encode(model, input_ids=tokens[first], pixel_values=images, image_mask=mask)
     model.train(training)
     vlm, aux = (part.cpu() for part in found)
     return (vlm, aux) if len(first) == len(frames) else (vlm[of], aux[of])
@@ -95,18 +102,25 @@ def stored_features(
     source: Source,
     processor: Processor,
     device: torch.device,
+    *,
+    jitter: Jitter | None = None,
+    variant: int = 0,
 ) -> Stored:
     """The store below `root` for these samples under the record's base; nothing is read or written yet.
 
     Args:
         source: The samples' tokens; its frames are not needed, blocks decode their own.
         device: Where the encoder runs: its precision is part of what features are.
+        jitter, variant: Which variant of the frames: 0 as they are, 1, 2, … jittered.
     """
     rows = np.stack([samples.episode_of, samples.frame_of], axis=1).astype(np.int64)
+    transform = _transform(record, processor, source)
+    if jitter is not None:
+        transform["jitter"] = {"strength": list(jitter.strength), "variant": variant, "seed": VARIANT_SEED}
     key = StoreKey(
         base=record.base.fingerprint,
         data=record.data.fingerprint,
-        transform=_transform(record, processor, source),
+        transform=transform,
         rows=hashlib.sha256(rows.tobytes()).hexdigest(),
         count=len(samples),
         dtype="bfloat16" if has_bf16(device) else "float32",
@@ -115,7 +129,8 @@ def stored_features(
     def encode_rows(model: XVLA, wanted: Sequence[int]) -> tuple[Tensor, Tensor]:
         chosen = np.asarray(wanted, dtype=np.int64)
         frames = frames_of(samples, processor, chosen)
-        return encode_batch(model, frames, source.tokens[source.instruction_of[chosen]], processor)
+        factors = None if jitter is None else jitter.factors(rows[chosen], frames.shape[1], variant)
+        return encode_batch(model, frames, source.tokens[source.instruction_of[chosen]], processor, jitter, factors)
 
     return Stored(store=FeatureStore(root / key.digest, key), encode=encode_rows)
 

@@ -4,8 +4,8 @@ In: `Samples` of a dataset (decoded once, at the model's image size). Out: batch
 stage, step) alone, so that any process can draw its share and any run can be resumed anywhere.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,9 @@ from xvla_platform.modelling.config import XVLAConfig
 from xvla_platform.modelling.processor import Processor
 
 Progress = Callable[[int], None]
+Features = tuple[Tensor, Tensor]
+Strength = tuple[float, float, float]
+VARIANT_SEED = 0  # the same for every run, so that runs of different seeds share stored variants
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +33,8 @@ class Source:
         tokens: [K, L] the distinct instructions; `instruction_of` [N] says which is whose.
         frames: uint8 [N, V', h, w, 3] at model size, main view first; None where features are all that is needed.
         features: (vlm_features [N, ...], aux_visual_inputs [N, ...]) when cached.
+        variants: For a strength of colour jitter, the features of each frame's further variants; the frame as it is
+            is the first one.
         num_views: Image slots V of the model; the missing V - V' are masked.
     """
 
@@ -41,10 +46,15 @@ class Source:
     instruction_of: Tensor
     frames: NDArray[np.uint8] | None
     num_views: int
-    features: tuple[Tensor, Tensor] | None = None
+    features: Features | None = None
+    variants: Mapping[Strength, tuple[Features, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return self.proprio.shape[0]
+
+    def cached_for(self, strength: Strength) -> bool:
+        """Whether features stand for the frames, jittered so where any strength is given."""
+        return self.features is not None and (not any(strength) or strength in self.variants)
 
 
 def decode_frames(
@@ -101,7 +111,7 @@ def build_source(
 
 
 def take(source: Source, rows: NDArray[np.int64]) -> Source:
-    """Some rows of a source, features included where cached."""
+    """Some rows of a source, with the features of the frames as they are where cached."""
     return replace(
         source,
         proprio=source.proprio[rows],
@@ -109,14 +119,24 @@ def take(source: Source, rows: NDArray[np.int64]) -> Source:
         instruction_of=source.instruction_of[rows],
         frames=None if source.frames is None else source.frames[rows],
         features=None if source.features is None else (source.features[0][rows], source.features[1][rows]),
+        variants={},
     )
 
 
-def pixels(frames: NDArray[np.uint8], processor: Processor, num_views: int, jitter: "Jitter | None" = None) -> Tensor:
-    """uint8 [B, V', h, w, 3] → normalised float [B, V, 3, h, w]; missing views are zeros."""
+def pixels(
+    frames: NDArray[np.uint8],
+    processor: Processor,
+    num_views: int,
+    jitter: "Jitter | None" = None,
+    factors: Tensor | None = None,
+) -> Tensor:
+    """uint8 [B, V', h, w, 3] → normalised float [B, V, 3, h, w]; missing views are zeros.
+
+    `factors` are what `jitter` takes; without them it draws its own.
+    """
     images = torch.from_numpy(frames).movedim(-1, -3).float() * (1 / 255)
     if jitter is not None:
-        images = jitter(images)
+        images = jitter(images, factors)
     images = processor.standardise(images)
     missing = num_views - images.shape[1]
     if missing:
@@ -128,12 +148,15 @@ def pixels(frames: NDArray[np.uint8], processor: Processor, num_views: int, jitt
 class Jitter:
     """Brightness, contrast and saturation, drawn for each view on its own (no hue, as published)."""
 
-    strength: tuple[float, float, float]
+    strength: Strength
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Float [B, V, 3, h, w] in 0..1 → the same, jittered; uses torch's current generator."""
+    def __call__(self, images: Tensor, factors: Tensor | None = None) -> Tensor:
+        """Float [B, V, 3, h, w] in 0..1 → the same, jittered by `factors` [B, V, 3], else by torch's generator."""
         shape = (*images.shape[:2], 1, 1, 1)
-        b, c, s = (1 + (torch.rand(shape) * 2 - 1) * strength for strength in self.strength)
+        if factors is None:
+            b, c, s = (1 + (torch.rand(shape) * 2 - 1) * strength for strength in self.strength)
+        else:
+            b, c, s = (factors[..., i].view(shape) for i in range(3))
         weights = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
         images = (images * b).clamp(0, 1)
         grey = (images * weights).sum(2, keepdim=True)
@@ -141,13 +164,26 @@ class Jitter:
         grey = (images * weights).sum(2, keepdim=True)
         return (grey * (1 - s) + images * s).clamp(0, 1)
 
+    def factors(self, frames: NDArray[np.int64], views: int, variant: int) -> Tensor:
+        """Factors [n, views, 3] of stored variant 1, 2, …; they follow from `frames` [n, 2] (episode, frame) alone."""
+        drawn = [
+            np.random.default_rng((VARIANT_SEED, variant, int(episode), int(frame))).random((views, 3))
+            for episode, frame in frames
+        ]
+        return torch.from_numpy(1 + (np.stack(drawn) * 2 - 1) * np.asarray(self.strength)).float()
+
 
 @dataclass(frozen=True, kw_only=True)
 class Draw:
-    """Which samples one process takes at one step: parallel arrays of source and row."""
+    """Which samples one process takes at one step: parallel arrays of source, row and look.
+
+    Attributes:
+        look: Numbers in [0, 1) that choose among a frame's stored variants; None takes every frame as it is.
+    """
 
     source: NDArray[np.int64]
     row: NDArray[np.int64]
+    look: NDArray[np.float64] | None = None
 
 
 def draw(
@@ -167,7 +203,8 @@ def draw(
     share = np.asarray(weights, dtype=np.float64)
     source = generator.choice(len(sizes), size=batch_size, p=share / share.sum())
     row = (generator.random(batch_size) * np.asarray(sizes)[source]).astype(np.int64)
-    return Draw(source=source[rank::world], row=row[rank::world])
+    look = generator.random(batch_size)
+    return Draw(source=source[rank::world], row=row[rank::world], look=look[rank::world])
 
 
 def assemble(
@@ -175,10 +212,12 @@ def assemble(
 ) -> dict[str, Any]:
     """The model's keyword inputs for a draw (without noise and time).
 
-    Samples are grouped by source; a batch of one robot carries one domain id. Features are used where cached.
+    Samples are grouped by source; a batch of one robot carries one domain id. Features are used where cached; those
+    of the drawn variants, where there are any.
     """
+    which = [drawn.source == i for i in range(len(sources))]
     parts: list[tuple[Source, NDArray[np.int64]]] = [
-        (source, drawn.row[drawn.source == i]) for i, source in enumerate(sources) if (drawn.source == i).any()
+        (source, drawn.row[mine]) for source, mine in zip(sources, which, strict=True) if mine.any()
     ]
     single = len({source.domain_id for source, _ in parts}) == 1
     batch: dict[str, Any] = {
@@ -188,11 +227,14 @@ def assemble(
         if single
         else torch.cat([torch.full((len(rows),), source.domain_id) for source, rows in parts]),
     }
-    if all(source.features is not None for source, _ in parts):
-        batch["features"] = tuple(
-            torch.cat([source.features[i][rows] for source, rows in parts])  # type: ignore[index]
-            for i in (0, 1)
-        )
+    strength = (0.0, 0.0, 0.0) if jitter is None else jitter.strength
+    if all(source.cached_for(strength) for source, _ in parts):
+        found = [
+            _features(source, drawn.row[mine], None if drawn.look is None else drawn.look[mine], strength)
+            for source, mine in zip(sources, which, strict=True)
+            if mine.any()
+        ]
+        batch["features"] = tuple(torch.cat([features[i] for features in found]) for i in (0, 1))
         return batch
     batch["input_ids"] = torch.cat([source.tokens[source.instruction_of[rows]] for source, rows in parts])
     batch["pixel_values"] = torch.cat(
@@ -206,3 +248,18 @@ def assemble(
         masks.append(mask)
     batch["image_mask"] = torch.cat(masks)
     return batch
+
+
+def _features(
+    source: Source, rows: NDArray[np.int64], look: NDArray[np.float64] | None, strength: Strength
+) -> Features:
+    """Stored features of some rows, of each in the variant that its look chooses."""
+    assert source.features is not None
+    vlm, aux = (part[rows] for part in source.features)
+    others = source.variants.get(strength, ())
+    chosen = np.zeros(len(rows)) if look is None else np.floor(look * (1 + len(others)))
+    for number, stored in enumerate(others, start=1):
+        here = np.flatnonzero(chosen == number)
+        for part, kept in zip((vlm, aux), stored, strict=True):
+            part[here] = kept[rows[here]]
+    return vlm, aux

@@ -10,10 +10,10 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from xvla_platform.specs.base import SCHEMA_VERSION, StrictModel
+from xvla_platform.specs.embodiment import PromptSpec
 
 Group = Literal["soft_prompts", "action_heads", "lora", "transformer_core", "vlm"]
 Then = Literal["lora", "full", "none"]
-JITTER = "needs the encoder in the loop, and this stage reads cached features"
 
 
 class LoraSpec(StrictModel):
@@ -57,8 +57,9 @@ class Stage(StrictModel):
         grad_clip: Largest global gradient norm.
         eval_every: Steps between measurements on the validation episodes.
         dropout: Rate in the policy transformer. 0 keeps attention on the fused path (the public recipe has 0.1).
-        color_jitter: (brightness, contrast, saturation) strengths for training images; needs the encoder in
-            the loop, so cached stages must leave it at zero.
+        color_jitter: (brightness, contrast, saturation) strengths for training images.
+        jitter_variants: With cached features, how many variants of each frame are stored and drawn from: the frame as
+            it is, and jittered ones. Stages of one `color_jitter` share the largest number.
     """
 
     name: str = Field(min_length=1, pattern=r"^[a-z][a-z0-9_]*$")
@@ -75,6 +76,7 @@ class Stage(StrictModel):
     eval_every: int = Field(default=200, ge=1)
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     color_jitter: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    jitter_variants: int = Field(default=4, ge=2, le=64)
     lora: LoraSpec | None = None
 
     @model_validator(mode="after")
@@ -105,11 +107,16 @@ class Stage(StrictModel):
 
 
 class AdaptationPlan(StrictModel):
-    """The stages of one adaptation, in order."""
+    """The stages of one adaptation, in order.
+
+    Attributes:
+        start: How the slot starts; absent: as the robot's plugin says.
+    """
 
     schema_version: Literal[1] = SCHEMA_VERSION
     name: str = Field(min_length=1)
     seed: int = Field(default=0, ge=0)
+    start: PromptSpec | None = None
     stages: tuple[Stage, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -121,8 +128,4 @@ class AdaptationPlan(StrictModel):
             raise ValueError("at most one stage can add LoRA")
         if any(s.lora for s in self.stages) and any({"transformer_core", "vlm"} & set(s.lr) for s in self.stages):
             raise ValueError("LoRA and full tuning are alternatives: one plan holds one of them")
-        for stage in self.stages:
-            # What LoRA targets match is known with the model only; there the engine checks again.
-            if any(stage.color_jitter) and "vlm" not in stage.lr and stage.lora is None:
-                raise ValueError(f"stage {stage.name}: color_jitter {JITTER}")
         return self
