@@ -157,8 +157,7 @@ class SoftPromptedTransformer(nn.Module):
         self,
         *,
         domain_id: Tensor,
-        vlm_features: Tensor,
-        aux_visual_inputs: Tensor,
+        context: Tensor,
         noisy_action: Tensor,
         proprio: Tensor,
         t: Tensor,
@@ -167,8 +166,7 @@ class SoftPromptedTransformer(nn.Module):
 
         Args:
             domain_id: [B], or [1] for a batch of one robot.
-            vlm_features: [B, L, D] language and main view.
-            aux_visual_inputs: [B, (V-1)·N, D] auxiliary views.
+            context: [B, N, H] from `context`, the same for every step of a chunk.
             noisy_action: [B, T, A] after the action space's masking.
             proprio: [B, P] after the action space's masking.
             t: [B] flow time, 1 is noise.
@@ -181,7 +179,7 @@ class SoftPromptedTransformer(nn.Module):
         known = proprio if self.adaptive else torch.cat([proprio, time], dim=-1)
         known = known.unsqueeze(1).expand(-1, length, -1)
         x = self.action_encoder(torch.cat([noisy_action, known], dim=-1), domain_id)
-        x = torch.cat([x, self._context(vlm_features, aux_visual_inputs, domain_id)], dim=1)
+        x = torch.cat([x, context], dim=1)
         if x.shape[1] > self.pos_emb.shape[1]:
             raise XvlaError(
                 "too many tokens for the learned positions",
@@ -194,7 +192,7 @@ class SoftPromptedTransformer(nn.Module):
         if self.prompted:
             prompts = self.soft_prompt_hub(domain_id).view(-1, self.len_soft_prompts, self.hidden_size)
             x = torch.cat([x, prompts.expand(batch, -1, -1)], dim=1)
-        condition = (F.silu(self.time_mlp(time)),) if self.adaptive else ()
+        condition: tuple[Tensor, ...] = (F.silu(self.time_mlp(time)),) if self.adaptive else ()
         for i, block in enumerate(self.blocks):
             keep = length if i == len(self.blocks) - 1 else None  # nobody reads the other tokens after the last block
             if self.checkpointing and self.training:
@@ -203,11 +201,17 @@ class SoftPromptedTransformer(nn.Module):
                 x = block(x, *condition, keep)
         x = self.norm(x)
         if self.adaptive:
-            shift, scale = _modulations(self.modulation, *condition, 2)
+            shift, scale = _modulations(self.modulation, condition[0], 2)
             x = x * (1 + scale) + shift
         return self.action_decoder(x, domain_id)
 
-    def _context(self, vlm_features: Tensor, aux_visual_inputs: Tensor, domain_id: Tensor) -> Tensor:
+    def context(self, *, domain_id: Tensor, vlm_features: Tensor, aux_visual_inputs: Tensor) -> Tensor:
+        """What the transformer sees of the observation, [B, N, H]; it depends on neither action nor time.
+
+        Args:
+            vlm_features: [B, L, D] language and main view.
+            aux_visual_inputs: [B, (V-1)·N, D] auxiliary views.
+        """
         if self.hetero:
             parts = self.vlm_proj(vlm_features, domain_id), self.aux_visual_proj(aux_visual_inputs, domain_id)
         else:
