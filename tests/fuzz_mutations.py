@@ -151,9 +151,14 @@ def damage_yaml(text: str, rng: random.Random) -> bytes:
         return "\n".join(lines).encode("utf-8", "surrogatepass")
     change = restate if kind < 8 else damage_value
     value = change(yaml.safe_load(text), rng)
+    as_json = json.dumps(value).encode("utf-8", "surrogatepass")
     if rng.random() < 0.2:
-        return json.dumps(value).encode("utf-8", "surrogatepass")
-    return yaml.safe_dump(value, sort_keys=False, allow_unicode=rng.random() < 0.5).encode("utf-8", "surrogatepass")
+        return as_json
+    try:
+        text = yaml.safe_dump(value, sort_keys=False, allow_unicode=rng.random() < 0.5)
+    except RecursionError:  # nested deeper than YAML can be written; JSON is YAML too
+        return as_json
+    return text.encode("utf-8", "surrogatepass")
 
 
 def damage_folder(folder: Path, rng: random.Random) -> str:
