@@ -18,10 +18,11 @@ from accelerate.utils import broadcast
 from torch import Tensor
 
 from xvla_platform.adapt.keeping import keep_best, new_state
-from xvla_platform.adapt.snapshot import Snapshot, restore, save_snapshot
+from xvla_platform.adapt.snapshot import Snapshot, save_snapshot
 from xvla_platform.adapt.sources import Draw, Source
+from xvla_platform.adapt.spread import Spread, open_spread
 from xvla_platform.adapt.step import train_step
-from xvla_platform.adapt.trainables import Trainable, build_optimizer, select_trainables
+from xvla_platform.adapt.trainables import Trainable
 from xvla_platform.modelling.processor import Processor
 from xvla_platform.modelling.xvla import XVLA
 from xvla_platform.specs.plan import Stage
@@ -94,7 +95,7 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """A finished stage: the validation error of the weights kept and the step they are from, by robot or `together`."""
+    """A finished stage: the validation error of the weights kept and the step they are from, by robot."""
 
     best_error: dict[str, float]
     best_step: dict[str, int]
@@ -104,69 +105,85 @@ class Outcome:
 def run_stage(job: Job, resume: Snapshot | None = None) -> Outcome:
     """Run one stage to its end, leaving the best weights in the model."""
     model, stage = job.model, job.stage
-    trainables = select_trainables(model, stage)
-    optimizer = build_optimizer(trainables, stage)
+    spread = open_spread(job.accelerator, model, stage, resume)
+    trainables = spread.plain
     state = new_state()
     best: dict[str, Tensor] = {}
-    average = _copy(trainables) if stage.ema is not None else {}
     start = 0
     if resume is not None:
-        restore(resume, trainables, optimizer)
         state, best, start = dict(resume.state), dict(resume.best), resume.step
-        average = {name: resume.average[name].to(tensor.device) for name, tensor in average.items()}
     trained: dict[str, int] = {
         str(group): sum(t.parameter.numel() for t in trainables if t.group == group) for group in stage.lr
     }
     model.transformer.set_dropout(stage.dropout)
     _set_checkpointing(model, stage, trainables)
-    wrapped = job.accelerator.prepare_model(model) if job.accelerator.num_processes > 1 else model
+    spread.start()
+    average: dict[str, Tensor] = {}
+    if stage.ema is not None:
+        average = _copy(spread.trainables) if resume is None else spread.part(resume.average)
     job.observer.stage_started(stage, job.index, start, trained)
     if start == 0:
-        _keep(job, trainables, 0, state, best)
+        _keep(job, spread, 0, state, best)
     saved = time.monotonic()
     began = time.monotonic() - float(state["elapsed_s"])
     for step in range(start, stage.steps):
-        metrics: dict[str, float] = train_step(job, wrapped, trainables, optimizer, step)
+        metrics: dict[str, float] = train_step(job, spread, step)
         done = step + 1
         if stage.ema is not None:
-            _follow(average, trainables, stage.ema)
+            _follow(average, spread.trainables, stage.ema)
         if job.validate is not None and (done % stage.eval_every == 0 or done == stage.steps):
-            with _holding(trainables, average):
-                errors = _keep(job, trainables, done, state, best)
+            spread.collect()
+            with _holding(trainables, spread.whole(average)):
+                errors = _keep(job, spread, done, state, best)
             metrics["validation_error"] = sum(errors.values()) / len(errors)
             if len(errors) > 1:
                 metrics |= {f"validation_error/{robot}": error for robot, error in errors.items()}
         state["elapsed_s"] = time.monotonic() - began
         metrics["elapsed_s"] = state["elapsed_s"]
-        due = done % job.save_every == 0 or time.monotonic() - saved >= job.save_seconds
-        if (due or done == stage.steps) and job.accelerator.is_main_process:
+        late = spread.agree(time.monotonic() - saved >= job.save_seconds)
+        if late or done % job.save_every == 0 or done == stage.steps:
             saved = time.monotonic()
-            save_snapshot(
-                job.folder / "checkpoints",
-                stage=job.index,
-                step=done,
-                state=state,
-                trainables=trainables,
-                best=best,
-                average=average,
-                optimizer=optimizer,
-            )
+            _save(job, spread, done, state, best, average)
         job.observer.step_finished(stage, done, metrics)
-    if job.accelerator.num_processes > 1:
-        job.accelerator.free_memory()  # it keeps each stage's wrapped model, whose hooks would outlive the stage
-    _finish(job, trainables, best if job.validate is not None else average)
+    kept = best if job.validate is not None else spread.whole(average)
+    spread.close()
+    _finish(job, trainables, kept)
     return Outcome(best_error=state["best_error"], best_step=state["best_step"], trained=trained)
 
 
-def _keep(
-    job: Job, trainables: list[Trainable], done: int, state: dict[str, Any], best: dict[str, Tensor]
-) -> dict[str, float]:
+def _keep(job: Job, spread: Spread, done: int, state: dict[str, Any], best: dict[str, Tensor]) -> dict[str, float]:
     """Measure, and remember the weights where they are the best so far; returns the errors by robot."""
     if job.validate is None:
         return {}
-    errors = job.validate_now()
-    keep_best(errors, done, trainables=trainables, owners=job.owners, state=state, best=best)
+    with spread.measuring():
+        errors = job.validate_now()
+    keep_best(errors, done, trainables=spread.plain, owners=job.owners, state=state, best=best)
     return errors
+
+
+def _save(
+    job: Job,
+    spread: Spread,
+    done: int,
+    state: Mapping[str, Any],
+    best: Mapping[str, Tensor],
+    average: Mapping[str, Tensor],
+) -> None:
+    """Write a checkpoint: gathered by all processes, written by the first."""
+    spread.collect(moments=True)
+    average = spread.whole(average)
+    if job.accelerator.is_main_process:
+        save_snapshot(
+            job.folder / "checkpoints",
+            stage=job.index,
+            step=done,
+            state=state,
+            trainables=spread.plain,
+            best=best,
+            average=average,
+            optimizer=spread.plain_optimizer,
+        )
+    spread.forget()
 
 
 def _set_checkpointing(model: XVLA, stage: Stage, trainables: list[Trainable]) -> None:

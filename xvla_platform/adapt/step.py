@@ -18,7 +18,7 @@ from torch import Tensor
 
 from xvla_platform.adapt.schedule import scale_at
 from xvla_platform.adapt.sources import Draw, Jitter, Source, assemble, draw
-from xvla_platform.adapt.trainables import Trainable
+from xvla_platform.adapt.spread import Spread
 from xvla_platform.errors import RefusedError
 from xvla_platform.modelling.objective import stratified_times
 from xvla_platform.platform.files import os_errors
@@ -27,18 +27,16 @@ if TYPE_CHECKING:
     from xvla_platform.adapt.loop import Job
 
 
-def train_step(
-    job: "Job", wrapped: Any, trainables: list[Trainable], optimizer: torch.optim.Optimizer, step: int
-) -> dict[str, float]:
+def train_step(job: "Job", spread: Spread, step: int) -> dict[str, float]:
     """Take one step; returns loss, gradient norm, loss terms and rates, averaged over the processes.
 
     Args:
-        wrapped: The model, or what the accelerator made of it.
+        spread: The model as it lies over the processes, with its optimizer.
         step: 0-based; with the job's seed and stage it decides everything random.
     """
-    stage, model = job.stage, job.model
+    stage, model, optimizer = job.stage, spread.inner, spread.optimizer
     model.train()
-    if model.vlm is not None and not any(t.name.startswith("vlm.") for t in trainables):
+    if model.vlm is not None and not any(t.name.startswith("vlm.") for t in spread.trainables):
         model.vlm.eval()
     optimizer.zero_grad(set_to_none=True)
     # Robots that are trained apart take turns within the step, each with the batch it would have drawn alone.
@@ -48,11 +46,11 @@ def train_step(
     for turn, sources in enumerate(groups):
         inputs, drawn = _share(job, step, sources)
         batches.append((inputs, drawn))
-        terms.append(_differentiate(job, wrapped, inputs, synchronise=turn == len(groups) - 1))
+        terms.append(_differentiate(job, spread, inputs, synchronise=turn == len(groups) - 1))
     scale = scale_at(step, stage)
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * scale
-    metrics = _averaged(job, terms, _clip(job, trainables))
+    metrics = _averaged(job, terms, _clip(job, spread))
     if not (math.isfinite(metrics["loss"]) and math.isfinite(metrics["grad_norm"])):
         lost = next((i for i, found in enumerate(terms) if not all(map(math.isfinite, found.values()))), 0)
         raise _refusal(job, step, metrics["loss"], *batches[lost])
@@ -60,48 +58,46 @@ def train_step(
     return metrics | {f"lr/{group['group']}": float(group["lr"]) for group in optimizer.param_groups}
 
 
-def _differentiate(job: "Job", wrapped: Any, inputs: dict[str, Any], *, synchronise: bool) -> dict[str, Tensor]:
+def _differentiate(job: "Job", spread: Spread, inputs: dict[str, Any], *, synchronise: bool) -> dict[str, Tensor]:
     """Add the gradient of the batch's mean loss, in micro-batches; returns the mean of each loss term.
 
     Args:
         synchronise: Whether the last micro-batch averages the gradient over the processes.
     """
-    accelerator = job.accelerator
     terms: dict[str, Tensor] = {}
     count = len(inputs["action"])
     parts = _micro_batches(inputs, job.stage.accumulate)
     for i, part in enumerate(parts):
         last = synchronise and i == len(parts) - 1
         share = len(part["action"]) / count
-        with nullcontext() if last or accelerator.num_processes == 1 else accelerator.no_sync(wrapped):
-            with accelerator.autocast():
-                found = wrapped(**part)
-            # Not `accelerator.backward`: that would divide by a number of accumulation steps of its own.
-            accelerator.backward(torch.stack(list(found.values())).sum() * share)
+        with nullcontext() if last else spread.unsynchronised():
+            with job.accelerator.autocast():
+                found = spread.wrapped(**part)
+            spread.backward(torch.stack(list(found.values())).sum() * share)
         for name, value in found.items():
             terms[name] = terms.get(name, torch.zeros_like(value)) + value.detach() * share
     return terms
 
 
-def _clip(job: "Job", trainables: list[Trainable]) -> dict[str, Tensor]:
+def _clip(job: "Job", spread: Spread) -> dict[str, Tensor]:
     """Clip the gradient; returns the norms before that: the whole one, and with robots apart each robot's own.
 
     Robots apart are clipped each by the norm of its own rows, so that no robot's gradient scales another's. What they
     share gets the mean over the robots, and a norm of its own.
     """
-    limit = job.stage.grad_clip
+    limit, trainables = job.stage.grad_clip, spread.trainables
     if not job.owners:
-        return {"grad_norm": torch.nn.utils.clip_grad_norm_([t.parameter for t in trainables], limit)}
+        return {"grad_norm": spread.clip([t.parameter for t in trainables], limit)}
     norms: dict[str, Tensor] = {}
     for robot in [source.name for source in job.sources]:
         rows = [t.parameter for t in trainables if job.owners.get(t.name) == robot]
-        norms[f"grad_norm/{robot}"] = torch.nn.utils.clip_grad_norm_(rows, limit)
+        norms[f"grad_norm/{robot}"] = spread.clip(rows, limit)
     shared = [t.parameter for t in trainables if t.name not in job.owners]
     for parameter in shared:
         if parameter.grad is not None:
             parameter.grad.div_(len(job.sources))
     if shared:
-        norms["grad_norm/shared"] = torch.nn.utils.clip_grad_norm_(shared, limit)
+        norms["grad_norm/shared"] = spread.clip(shared, limit)
     return {"grad_norm": torch.stack(list(norms.values())).norm(), **norms}
 
 
