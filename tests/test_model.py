@@ -67,7 +67,7 @@ def test_token_counts(released: XVLA) -> None:
     features = released.vlm.language_model.encoder(inputs_embeds=merged).last_hidden_state  # type: ignore[union-attr, operator]
     seen: list[int] = []
     handle = released.transformer.blocks[0].register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[1]))
-    chunk = released.transformer(
+    chunk = released.predict(
         domain_id=torch.zeros(1, dtype=torch.long, device="meta"),
         vlm_features=features,
         aux_visual_inputs=torch.empty(1, 2 * 50, 1024, device="meta"),

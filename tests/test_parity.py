@@ -19,7 +19,7 @@ from xvla_platform.modelling import objective
 from xvla_platform.modelling.checkpoint import TABLES, load_model
 from xvla_platform.modelling.slot import open_slot
 from xvla_platform.modelling.transformer import time_embedding
-from xvla_platform.modelling.xvla import XVLA
+from xvla_platform.modelling.xvla import XVLA, published_times
 from xvla_platform.specs.action_space import AUTO_WEIGHT, action_space
 from xvla_platform.specs.plan import Stage
 
@@ -147,7 +147,7 @@ def test_generated_chunks(case: Case, steps: int) -> None:
         features=case.features,
         proprio=case.inputs["proprio"],
         noise=case.inputs["gen_noise"],
-        steps=steps,
+        times=published_times(steps),
         observe=lambda estimate: trace.append(estimate.clone()),
     )
     close(chunk, case.outputs[f"actions.steps{steps}"], PREDICTIONS)

@@ -4,7 +4,7 @@ In: samples with cached features and a model. Out: mean error of every declared 
 frames. The noise is fixed by a seed, so the same weights give the same numbers on the same machine.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xvla_platform.data.binding import Binding
-from xvla_platform.modelling.xvla import DENOISING_STEPS, XVLA
+from xvla_platform.modelling.xvla import PUBLISHED_TIMES, XVLA
 
 BATCH = 64
 
 
+@torch.inference_mode()
 def predict_chunks(
     model: XVLA,
     *,
@@ -25,16 +26,17 @@ def predict_chunks(
     proprio: Tensor,
     domain_id: int,
     seed: int,
-    steps: int = DENOISING_STEPS,
+    times: Sequence[float] = PUBLISHED_TIMES,
 ) -> NDArray[np.float32]:
     """Action chunks [N, T, real_dim] in model units for N observations.
 
     Args:
         features: vlm_features [N, ...] and aux_visual_inputs [N, ...]. proprio: [N, P] model units.
+        times: The sampler's flow times.
     """
     device = next(model.parameters()).device
-    count, chunk = proprio.shape[0], (model.config.num_actions, model.config.dim_action)
-    noise = torch.randn(count, *chunk, generator=torch.Generator().manual_seed(seed))
+    count = proprio.shape[0]
+    noise = chunk_noise(model, count, seed)
     out = []
     model.eval()
     for start in range(0, count, BATCH):
@@ -45,10 +47,16 @@ def predict_chunks(
                 features=(features[0][part].to(device), features[1][part].to(device)),
                 proprio=proprio[part].to(device),
                 noise=noise[part].to(device),
-                steps=steps,
+                times=times,
             ).cpu()
         )
     return torch.cat(out).numpy()
+
+
+def chunk_noise(model: XVLA, count: int, seed: int) -> Tensor:
+    """The noise [N, T, A] that fixes N chunks, drawn on the CPU, so that every device starts from the same."""
+    shape = (count, model.config.num_actions, model.config.dim_action)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def field_errors(binding: Binding, predicted: NDArray[Any], target: NDArray[Any]) -> dict[str, float]:

@@ -29,12 +29,13 @@ def mask_inputs(space: ActionSpace, proprio: Tensor, noisy_action: Tensor) -> tu
 
     Hidden fields (grippers) are zeroed in both. Padding dims of `auto` keep their noise, as published.
     """
-    hidden = [i for field in space.fields if field.hidden for i in range(field.start, field.stop)]
+    hidden = [slice(field.start, field.stop) for field in space.fields if field.hidden]
     if not hidden:
         return proprio, noisy_action
     proprio, noisy_action = proprio.clone(), noisy_action.clone()
-    proprio[..., hidden] = 0.0
-    noisy_action[..., hidden] = 0.0
+    for part in hidden:
+        proprio[..., part] = 0.0
+        noisy_action[..., part] = 0.0
     return proprio, noisy_action
 
 

@@ -4,7 +4,7 @@
 official class too. State-dict keys are those of transformers' native Florence-2; `layouts.py` maps the others.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,14 @@ from xvla_platform.modelling.transformer import SoftPromptedTransformer
 DENOISING_STEPS = 10
 
 
+def published_times(steps: int = DENOISING_STEPS) -> tuple[float, ...]:
+    """The flow times of X-VLA's sampler: evenly spaced, from 1 down to 1 / steps."""
+    return tuple(i / steps for i in range(steps, 0, -1))
+
+
+PUBLISHED_TIMES = published_times()
+
+
 class XVLA(nn.Module):
     """The whole model; `vlm` is None where only cached features are used."""
 
@@ -27,11 +35,16 @@ class XVLA(nn.Module):
         self.vlm = florence.build_florence(config.florence) if with_vlm else None
         self.transformer = SoftPromptedTransformer(config)
 
-    def encode(self, *, input_ids: Tensor, pixel_values: Tensor, image_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Images and instruction → (vlm_features, aux_visual_inputs); shapes as in `florence.encode`."""
+    @property
+    def encoder(self) -> nn.Module:
+        """Florence-2, where the model was built with it."""
         if self.vlm is None:
             raise RuntimeError("this model was built for cached features: it has no encoder")
-        return florence.encode(self.vlm, input_ids=input_ids, pixel_values=pixel_values, image_mask=image_mask)
+        return self.vlm
+
+    def encode(self, *, input_ids: Tensor, pixel_values: Tensor, image_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Images and instruction → (vlm_features, aux_visual_inputs); shapes as in `florence.encode`."""
+        return florence.encode(self.encoder, input_ids=input_ids, pixel_values=pixel_values, image_mask=image_mask)
 
     def predict(
         self,
@@ -44,17 +57,18 @@ class XVLA(nn.Module):
         t: Tensor,
     ) -> Tensor:
         """Raw clean-action prediction [B, T, A] from a noisy chunk [B, T, A] at flow time t [B]."""
+        context = self._context(domain_id, (vlm_features, aux_visual_inputs))
+        return self._denoise(domain_id, context, proprio, noisy_action, t)
+
+    def _context(self, domain_id: Tensor, features: tuple[Tensor, Tensor]) -> Tensor:
+        vlm, aux = (part.float() for part in features)  # a feature store may keep bfloat16
+        return self.transformer.context(domain_id=domain_id, vlm_features=vlm, aux_visual_inputs=aux)
+
+    def _denoise(self, domain_id: Tensor, context: Tensor, proprio: Tensor, noisy_action: Tensor, t: Tensor) -> Tensor:
         proprio, noisy_action = objective.mask_inputs(self.space, proprio, noisy_action)
         # LeRobot's states may be wider than its actions; what a robot does not have is zeros there, as published.
         proprio = F.pad(proprio, (0, self.config.dim_proprio - proprio.shape[-1]))
-        return self.transformer(
-            domain_id=domain_id,
-            vlm_features=vlm_features.float(),  # a feature store may keep bfloat16
-            aux_visual_inputs=aux_visual_inputs.float(),
-            noisy_action=noisy_action,
-            proprio=proprio,
-            t=t,
-        )
+        return self.transformer(domain_id=domain_id, context=context, noisy_action=noisy_action, proprio=proprio, t=t)
 
     def forward(
         self,
@@ -99,31 +113,28 @@ class XVLA(nn.Module):
         features: tuple[Tensor, Tensor],
         proprio: Tensor,
         noise: Tensor,
-        steps: int = DENOISING_STEPS,
+        times: Sequence[float] = PUBLISHED_TIMES,
         observe: Callable[[Tensor], None] | None = None,
     ) -> Tensor:
-        """The published sampler: re-noise the newest estimate with the same noise, from t = 1 down to 1/steps.
+        """The published sampler: re-noise the newest estimate with the same noise, at one flow time after another.
+
+        What does not change between the steps (the observation's tokens) is projected once.
 
         Args:
             features: (vlm_features, aux_visual_inputs) of the observation.
             proprio: [B, P]. noise: [B, T, A], which fixes the chunk.
-            steps: Denoising steps, at least 1.
+            times: Flow times in falling order, 1 is noise; `published_times(10)` is X-VLA's own sampler.
             observe: Called with each raw estimate [B, T, A].
 
         Returns:
             [B, T, real_dim] action in model units; grippers are probabilities of closed.
         """
+        context = self._context(domain_id, features)
         estimate = torch.zeros_like(noise)
-        for i in range(max(1, steps), 0, -1):
-            t = torch.full((noise.shape[0],), i / max(1, steps), device=noise.device, dtype=torch.float32)
-            estimate = self.predict(
-                domain_id=domain_id,
-                vlm_features=features[0],
-                aux_visual_inputs=features[1],
-                proprio=proprio,
-                noisy_action=objective.interpolate(estimate, noise, t).to(noise.dtype),
-                t=t,
-            )
+        for time in times:
+            t = torch.full((noise.shape[0],), time, device=noise.device, dtype=torch.float32)
+            noisy = objective.interpolate(estimate, noise, t).to(noise.dtype)
+            estimate = self._denoise(domain_id, context, proprio, noisy, t)
             if observe is not None:
                 observe(estimate)
         return objective.finish(self.space, estimate.float())

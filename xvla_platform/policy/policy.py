@@ -18,16 +18,16 @@ from torch import Tensor
 from xvla_platform.data.binding import Binding
 from xvla_platform.data.images import oriented
 from xvla_platform.errors import XvlaError
-from xvla_platform.evaluation.open_loop import predict_chunks
 from xvla_platform.modelling.checkpoint import load_into, load_model
-from xvla_platform.modelling.precision import encode
 from xvla_platform.modelling.processor import Processor
-from xvla_platform.modelling.xvla import DENOISING_STEPS, XVLA
+from xvla_platform.modelling.sampling import EXACT, Sampler, require
+from xvla_platform.modelling.xvla import XVLA
 from xvla_platform.platform.artifact import load_manifest, load_record
 from xvla_platform.platform.bases import ResolvedBase
 from xvla_platform.platform.embodiments import base_space
 from xvla_platform.platform.files import read_json
 from xvla_platform.policy.adapter import attach, read_adapter
+from xvla_platform.policy.mode import Mode
 from xvla_platform.specs.records import EmbodimentRecord
 
 
@@ -72,17 +72,37 @@ class Policy:
     state with every call.
     """
 
-    def __init__(self, model: XVLA, processor: Processor, binding: Binding, record: EmbodimentRecord) -> None:
+    def __init__(
+        self,
+        model: XVLA,
+        processor: Processor,
+        binding: Binding,
+        record: EmbodimentRecord,
+        sampler: Sampler = EXACT,
+    ) -> None:
         self.model = model
         self.processor = processor
         self.binding = binding
         self.record = record
+        self.sampler = sampler
+        self._modes: dict[Sampler, Mode] = {}
         self._begins = False
         self._first_state: NDArray[np.float64] | None = None
+        self._tokens: tuple[str, Tensor] | None = None
+        self.mode()
+
+    def mode(self, sampler: Sampler | None = None) -> Mode:
+        """The model prepared for a sampler, this policy's own unless given; kept for the next call."""
+        chosen = sampler or self.sampler
+        if chosen not in self._modes:
+            self._modes[chosen] = Mode(self.model, chosen, self.record.slot.domain_id)
+        return self._modes[chosen]
 
     def reset(self) -> None:
-        """A new episode begins: the state of the next observation is its first."""
+        """A new episode begins: the state of the next observation is its first, and no view is remembered."""
         self._begins, self._first_state = True, None
+        for mode in self._modes.values():
+            mode.reset()
 
     def act(
         self,
@@ -90,18 +110,20 @@ class Policy:
         *,
         first_state: NDArray[np.float64] | None = None,
         seed: int = 0,
-        steps: int = DENOISING_STEPS,
+        sampler: Sampler | None = None,
     ) -> ActionChunk:
         """One action chunk; equal seeds give equal chunks.
 
         Args:
             first_state: [P] the state at the episode's first frame, instead of the one remembered since `reset`.
+            sampler: Another way to compute the chunk than the policy's own.
         """
         if self._begins:
             self._begins, self._first_state = False, np.array(observation.state, dtype=np.float64)
-        features = self._encode(observation)
+        mode = self.mode(sampler)
+        features = mode.encode(self._frames(observation), self._preprocess, self._words(observation.instruction))
         proprio = torch.from_numpy(self.binding.proprio(observation.state[None]))
-        chunk = self.chunks_from_features(features, proprio, seed=seed, steps=steps)[0]
+        chunk = mode.chunks(features, proprio, seed=seed)[0]
         horizon = self.record.spec.horizon_s
         first = self._first_state if first_state is None else first_state
         fields, columns = self.binding.answer(chunk, observation.state, first)
@@ -109,20 +131,13 @@ class Policy:
         return ActionChunk(times=times, fields=fields, columns=columns, model=chunk)
 
     def chunks_from_features(
-        self, features: tuple[Tensor, Tensor], proprio: Tensor, *, seed: int, steps: int = DENOISING_STEPS
+        self, features: tuple[Tensor, Tensor], proprio: Tensor, *, seed: int, sampler: Sampler | None = None
     ) -> NDArray[np.float32]:
         """Chunks [N, T, dim] for already encoded observations; proprio [N, P] in model units."""
-        return predict_chunks(
-            self.model,
-            features=features,
-            proprio=proprio,
-            domain_id=self.record.slot.domain_id,
-            seed=seed,
-            steps=steps,
-        )
+        return self.mode(sampler).chunks(features, proprio, seed=seed)
 
-    @torch.no_grad()
-    def _encode(self, observation: Observation) -> tuple[Tensor, Tensor]:
+    def _frames(self, observation: Observation) -> list[NDArray[np.uint8]]:
+        """The views as recorded, main view first; other cameras than the declared ones are refused."""
         cameras = self.record.spec.ordered_cameras
         if {camera.name for camera in cameras} != set(observation.images):
             raise XvlaError(
@@ -131,24 +146,25 @@ class Policy:
                 found=", ".join(sorted(observation.images)) or "none",
                 allowed=[camera.name for camera in cameras],
             )
-        views = self.model.config.num_views
-        height, width = self.processor.size
-        images = torch.zeros(1, views, 3, height, width)
-        mask = torch.zeros(1, views, dtype=torch.bool)
-        for i, camera in enumerate(cameras):
-            image = oriented(observation.images[camera.name], camera)
-            images[0, i] = self.processor.images(image[None])[0]
-            mask[0, i] = True
-        return encode(
-            self.model,
-            input_ids=torch.tensor([self.processor.tokens(observation.instruction)]),
-            pixel_values=images,
-            image_mask=mask,
-        )
+        return [oriented(observation.images[camera.name], camera) for camera in cameras]
+
+    def _preprocess(self, frame: NDArray[np.uint8]) -> Tensor:
+        return self.processor.images(frame[None])[0]
+
+    def _words(self, instruction: str) -> Tensor:
+        """[1, L] token ids; the sentence of the call before is not cut into tokens again."""
+        if self._tokens is None or self._tokens[0] != instruction:
+            self._tokens = (instruction, torch.tensor([self.processor.tokens(instruction)]))
+        return self._tokens[1]
 
 
-def load_policy(folder: Path, *, base: ResolvedBase, device: Any = "cpu") -> Policy:
-    """Load a registered adaptation over its base; another base than it was made for is an error."""
+def load_policy(folder: Path, *, base: ResolvedBase, device: Any = "cpu", sampler: Sampler = EXACT) -> Policy:
+    """Load a registered adaptation over its base; another base than it was made for is an error.
+
+    Args:
+        sampler: How chunks are computed unless a call says otherwise; refused where the device cannot run it.
+    """
+    require(sampler, torch.device(device))
     manifest, record = load_manifest(folder), load_record(folder)
     if base.fingerprint != manifest.base.fingerprint:
         raise XvlaError(
@@ -165,4 +181,4 @@ def load_policy(folder: Path, *, base: ResolvedBase, device: Any = "cpu") -> Pol
     processor = Processor.from_folder(base.folder, model.config).for_robot(record.spec)
     statistics = read_json(folder / "stats.json")
     binding = Binding(record.spec, base_space(base), record.rotation_layout, statistics, folder=folder)
-    return Policy(model.eval(), processor, binding, record)
+    return Policy(model.eval(), processor, binding, record, sampler)
