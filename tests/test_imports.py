@@ -29,6 +29,7 @@ LAYERS: list[set[str]] = [
     {"policy"},
     {"adapt"},
     {"evaluation.report"},
+    {"closed_loop"},
     {"sim"},
     {"testing"},
     {"cli"},

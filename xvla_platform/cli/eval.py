@@ -1,15 +1,17 @@
 """`xvla eval`: measure a registered adaptation again, from its own files."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
+from xvla_platform.cli.closed_loop import closed_loop_options, refuse_alone
 from xvla_platform.cli.output import common_options, done, say, table
 
 SAME_MACHINE = 1e-6  # errors that agree to this share are called equal; other machines round differently
 
 
-@click.command("eval", short_help="Measure an adaptation on held-out episodes.")
+@click.command("eval", short_help="Measure an adaptation on held-out episodes, or let it act and count.")
 @click.argument("adaptation")
 @click.option(
     "--data",
@@ -17,12 +19,24 @@ SAME_MACHINE = 1e-6  # errors that agree to this share are called equal; other m
     help="The dataset, where it is not where the robot's plugin says.",
 )
 @click.option("--base", "base_name", metavar="NAME|FOLDER", help="The base, where it is not where the record says.")
+@closed_loop_options
 @common_options
-def evaluate(adaptation: str, data: Path | None, base_name: str | None, workspace: Path | None) -> None:
+def evaluate(adaptation: str, data: Path | None, base_name: str | None, workspace: Path | None, **options: Any) -> None:
     """Measure ADAPTATION (`my_arm`, `my_arm/v2`) on the held-out episodes of its dataset.
 
     Where the dataset is not at hand, the example inside the adaptation is answered again and compared.
+    With --closed-loop it acts in an environment instead, and successes are counted; with --ablate its inputs are
+    changed one at a time. Both also take `my_arm/base`: the base with nothing learned.
     """
+    if options["closed_loop"] or options["ablate"]:
+        from xvla_platform.cli.ablate import run_open_loop
+        from xvla_platform.cli.closed_loop import run_closed_loop
+        from xvla_platform.platform.workspace import Workspace
+
+        run = run_closed_loop if options["closed_loop"] else run_open_loop
+        run(Workspace.find(workspace), adaptation, data=data, base=base_name, **options)
+        return
+    refuse_alone(options)
     from xvla_platform.adapt.launch import make_accelerator
     from xvla_platform.adapt.prepare import open_base, open_demonstrations
     from xvla_platform.cli.progress import Bars

@@ -58,14 +58,14 @@ class Bars:
     ) -> None:
         self._progress.stop()
 
-    def task(self, label: str, total: int) -> Callable[[int], None]:
-        """A bar of `total` units; call the result with how many were done."""
-        if not self._live:
-            if not self._quiet:
-                say(f"{label} ({total})")
-            return lambda count: None
-        task = self._progress.add_task(label, total=total, detail="")
-        return lambda count: self._progress.update(task, advance=count)
+    def task(self, label: str, total: int) -> Callable[..., None]:
+        """A bar of `total` units; call the result with how many were done, and with what to show beside the bar."""
+        if self._live:
+            task = self._progress.add_task(label, total=total, detail="")
+            return lambda count, detail="": self._progress.update(task, advance=count, detail=detail)
+        if not self._quiet:
+            say(f"{label} ({total})")
+        return _Lines(label, total, quiet=self._quiet)
 
     def stage_started(self, stage: Stage, index: int, start: int, trained: Mapping[str, int]) -> None:
         """Announce a stage and what it trains."""
@@ -94,3 +94,18 @@ class Bars:
             self._printed = time.monotonic()
             left = (stage.steps - step) / max(rate, 1e-9)
             say(f"{stage.name} {step}/{stage.steps}  {detail}  {left:.0f} s left")
+
+
+class _Lines:
+    """A counted job on a pipe: a line now and then, where there is something to say beside the count."""
+
+    def __init__(self, label: str, total: int, *, quiet: bool) -> None:
+        self._label, self._total, self._quiet = label, total, quiet
+        self._done, self._printed = 0, time.monotonic()
+
+    def __call__(self, count: int, detail: str = "") -> None:
+        self._done += count
+        due = time.monotonic() - self._printed > LINE_EVERY_S or self._done == self._total
+        if detail and due and not self._quiet:
+            self._printed = time.monotonic()
+            say(f"{self._label} {self._done}/{self._total}  {detail}")

@@ -11,7 +11,7 @@ answer with something, so that their return types hold.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from xvla_platform.hooks import hookspec
 
 if TYPE_CHECKING:
+    from xvla_platform.specs.embodiment import EmbodimentSpec
     from xvla_platform.specs.plan import Stage
     from xvla_platform.specs.records import EmbodimentRecord, Manifest
 
@@ -87,6 +88,39 @@ class Storage:
     summary: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class EnvironmentRequest:
+    """The robot that an environment is asked for.
+
+    Attributes:
+        spec: Its declaration, as the policy was made for it.
+        plugin_folder: Where its plugin lies; it need not exist for a robot that came by `xvla pull`.
+        options: What the user gave with `--env-option KEY=VALUE`.
+    """
+
+    spec: EmbodimentSpec
+    plugin_folder: Path
+    options: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """Where a policy can act in closed loop: a simulator, or the robot itself.
+
+    Attributes:
+        name: What users write after `--env`.
+        make: `(EnvironmentRequest) -> gymnasium.Env`, or its `"module:attribute"`; `closed_loop/contract.py` says
+            what the environment takes and gives.
+        fits: Whether a robot can be had there, by its declaration and plugin folder; without it, every robot can.
+            It decides which environment is meant where the user names none, so it must be quick.
+    """
+
+    name: str
+    make: str | Callable[..., Any]
+    summary: str = ""
+    fits: Callable[[EmbodimentSpec, Path], bool] | None = None
+
+
 @hookspec
 def register_embodiments() -> Iterable[Path]:
     """Plugin folders of installed robots, each with a `plugin.yaml`."""
@@ -114,6 +148,12 @@ def register_storages() -> Iterable[Storage]:
 @hookspec
 def register_plans() -> Iterable[Factory]:
     """Adaptation plans by name."""
+    raise NotImplementedError
+
+
+@hookspec
+def register_environments() -> Iterable[Environment]:
+    """Places to act in, for `xvla eval --closed-loop`."""
     raise NotImplementedError
 
 

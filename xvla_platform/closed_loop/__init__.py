@@ -1,0 +1,1 @@
+"""A policy at work: episodes in a gymnasium environment, counted, filmed, and repeated with inputs taken away."""
