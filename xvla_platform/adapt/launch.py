@@ -11,29 +11,39 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
+from xvla_platform.adapt.spread import launched_kind
 from xvla_platform.errors import XvlaError
 from xvla_platform.modelling.precision import has_bf16
 
 WATCH_S = 0.5
+# What launchers without a rendezvous of their own tell about how many processes they start.
+COUNTS = {
+    "SLURM_STEP_NUM_TASKS": "srun",
+    "SLURM_NTASKS": "SLURM",
+    "OMPI_COMM_WORLD_SIZE": "mpirun",
+    "PMI_SIZE": "mpirun",
+    "MV2_COMM_WORLD_SIZE": "mpirun",
+}
 LINGER_S = 5.0  # a launcher ends all processes when one does: the first one must have said its line by then
 Answer = TypeVar("Answer")
 
 
-def make_accelerator() -> Accelerator:
-    """Device, precision (bf16 where the GPU has it) and processes, as launched."""
+def make_accelerator(*, together: bool = False) -> Accelerator:
+    """Device, precision (bf16 where the GPU has it) and processes, as launched; fewer than launched is an error.
+
+    Args:
+        together: The processes are to share the work: then also those are refused that know nothing of each other.
+    """
+    if together:
+        launched_kind()
+        _refuse_strangers(joined=None)
     cuda = torch.cuda.is_available()
     precision = "bf16" if cuda and has_bf16(torch.device("cuda")) else "no"
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world > 1:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         _watch_launcher()
     accelerator = Accelerator(mixed_precision=precision, cpu=not cuda)
-    if accelerator.num_processes != world:
-        raise XvlaError(
-            "the launcher started several processes and they do not see each other",
-            field="WORLD_SIZE",
-            found=f"{world} launched, {accelerator.num_processes} joined",
-            hint="start with `torchrun --nproc-per-node N -m xvla_platform …`",
-        )
+    if together or "WORLD_SIZE" in os.environ:
+        _refuse_strangers(joined=accelerator.num_processes)
     return accelerator
 
 
@@ -50,6 +60,38 @@ def _watch_launcher() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _refuse_strangers(joined: int | None) -> None:
+    """Refuse processes of which each would do the whole run for itself.
+
+    Args:
+        joined: How many processes see each other; None asks before they try, for those that do not know where to meet.
+    """
+    told = os.environ
+    world = int(told.get("WORLD_SIZE", "1"))
+    if joined is None and ("WORLD_SIZE" in told or "MASTER_ADDR" in told):
+        return
+    if joined is not None and joined != world and "WORLD_SIZE" in told:
+        raise _lonely("WORLD_SIZE", f"{world} launched, {joined} joined")
+    if joined not in (None, 1):
+        return
+    for name, launcher in COUNTS.items():
+        count = told.get(name, "1")
+        if count.isdigit() and int(count) > 1 and "WORLD_SIZE" not in told:
+            raise _lonely(name, f"{count} processes by {launcher}, which do not know where to meet")
+    if "ACCELERATE_MIXED_PRECISION" in told and "MASTER_ADDR" in told and "WORLD_SIZE" not in told:
+        # On CPUs `accelerate launch --num_processes N` starts one process, and says nothing.
+        raise _lonely("--num_processes", "several processes asked of accelerate launch, and one started")
+
+
+def _lonely(field: str, found: str) -> XvlaError:
+    return XvlaError(
+        "the launcher started several processes and they do not see each other",
+        field=field,
+        found=found,
+        hint="start with `torchrun --nproc-per-node N -m xvla_platform …`, on a cluster once a node (docs/clusters.md)",
+    )
 
 
 def on_first(accelerator: Accelerator, function: Callable[[], Answer]) -> Answer:

@@ -31,7 +31,7 @@ def pretrain(recipe: Path, out: Path | None, resume: bool, workspace: Path | Non
     loaded = load_model(PretrainRecipe, recipe)
     folder = place.runs / "pretrain" / loaded.name
     target = out or place.root / "bases" / loaded.name
-    accelerator = make_accelerator()
+    accelerator = make_accelerator(together=True)
     main = accelerator.is_main_process
     log = RunLog(folder, [phase.stage.name for phase in loaded.phases]) if main else None
     try:
