@@ -26,7 +26,7 @@ from xvla_platform.adapt.sources import Draw, assemble
 from xvla_platform.evaluation.open_loop import predict_chunks
 from xvla_platform.modelling.precision import has_bf16
 from xvla_platform.modelling.processor import Processor
-from xvla_platform.modelling.xvla import XVLA
+from xvla_platform.modelling.xvla import XVLA, published_times
 
 MOST_ROWS = 120  # of each robot and measure
 BATCH = 60
@@ -133,7 +133,7 @@ def _answers(model: XVLA, stock: Stock, rows: NDArray[np.int64], processor: Proc
             proprio=batch["proprio"],
             domain_id=stock.source.domain_id,
             seed=SEED,
-            steps=STEPS,
+            times=published_times(STEPS),
         )
         chunks.append(torch.from_numpy(found))
     return torch.cat(chunks), torch.cat(seen) if seen else None
