@@ -116,8 +116,8 @@ def _remember(setting: Setting, name: str) -> Callable[[int, Path], None]:
 
 def _end(setting: Setting, placed: Mapping[str, Adaptation]) -> list[Adaptation]:
     done = [placed[robot.name] for robot in setting.robots]
+    setting.run.clean()  # first: nobody comes back to clean up after a run that has finished
     setting.run.update(status="finished", adaptations=[adaptation.label for adaptation in done])
-    setting.run.clean()
     return done
 
 
