@@ -20,7 +20,8 @@ from data_helpers import write_dataset
 from safetensors.torch import load_file
 from torch import Tensor
 
-from xvla_platform.adapt import engine, measuring
+from xvla_platform.adapt import measuring
+from xvla_platform.adapt import stages as adapt_stages
 from xvla_platform.adapt.features import encode_source
 from xvla_platform.adapt.loop import Job, run_stage
 from xvla_platform.cli.main import resume_hint
@@ -366,7 +367,7 @@ def test_a_stage_after_the_encoder_moved_reads_new_features(
             fresh_features.append(all(torch.equal(a, b) for a, b in zip(source.features, now, strict=True)))
         return run_stage(job, *more)
 
-    monkeypatch.setattr(engine, "run_stage", observed)
+    monkeypatch.setattr(adapt_stages, "run_stage", observed)
     # Training that hurts is undone; here the encoder must have moved.
     monkeypatch.setattr(measuring, "relative_error", lambda *_: next(falling))
     falling = iter(range(100, 0, -1))

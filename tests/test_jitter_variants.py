@@ -14,7 +14,6 @@ from accelerate import Accelerator
 from adapt_helpers import command, start, stop_at, write_place
 from safetensors.torch import load_file
 
-from xvla_platform.adapt.engine import Setting
 from xvla_platform.adapt.feature_cache import FeatureCache, open_cache
 from xvla_platform.adapt.feature_plan import cached_stages, jittered_variants, plan_features
 from xvla_platform.adapt.feature_store import BLOCK
@@ -22,6 +21,7 @@ from xvla_platform.adapt.features import encode_batch
 from xvla_platform.adapt.prepare import open_base, open_demonstrations, statistics_of
 from xvla_platform.adapt.robot_data import Split, bare_split, split_samples
 from xvla_platform.adapt.run import start_run
+from xvla_platform.adapt.setting import Robot, Setting
 from xvla_platform.adapt.sources import Draw, Jitter, assemble, draw, frames_of
 from xvla_platform.data.binding import Binding
 from xvla_platform.modelling.checkpoint import load_model
@@ -72,23 +72,21 @@ class Opened:
         self.model = load_model(base.folder, num_domains=record.slot.num_domains)
         setting = Setting(
             workspace=workspace,
-            record=record,
             base=base,
-            reader=open_demonstrations(workspace, record),
-            statistics=statistics,
-            run=start_run(root / "runs" / "my_arm", record, plan, statistics),
+            robots=[Robot(record=record, reader=open_demonstrations(workspace, record), statistics=statistics)],
+            run=start_run(root / "runs" / "my_arm", [record], plan, {"my_arm": statistics}),
             accelerator=Accelerator(cpu=True),
             observer=None,  # type: ignore[arg-type]
             features="cache",
         )
         folder = workspace.embodiments / "my_arm"
         binding = Binding(record.spec, base_space(base), record.rotation_layout, statistics, folder=folder)
-        parts = split_samples(record, setting.reader, binding, self.config.num_actions)
+        parts = split_samples(record, setting.robots[0].reader, binding, self.config.num_actions)
         self.splits: dict[str, Split] = {
             name: bare_split(name, episodes, samples, record=record, processor=self.processor, config=self.config)
             for name, (episodes, samples) in parts.items()
         }
-        self.cache: FeatureCache = open_cache(setting, self.splits, self.processor, self.config, frozenset())
+        self.cache: FeatureCache = open_cache(setting, record, self.splits, self.processor, self.config, frozenset())
 
 
 @pytest.fixture(scope="module")

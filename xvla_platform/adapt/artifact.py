@@ -6,7 +6,7 @@ loads the folder as any user would and compares chunks: what cannot be reproduce
 
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version as library_version
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from xvla_platform import __version__
 from xvla_platform.adapt.features import ENCODE_BATCH, encode_batch
 from xvla_platform.adapt.initialise import Initialisation
 from xvla_platform.adapt.robot_data import Split
+from xvla_platform.adapt.run import StageResult
 from xvla_platform.adapt.sources import frames_of
 from xvla_platform.data.binding import Binding
 from xvla_platform.errors import RefusedError
@@ -40,7 +41,7 @@ from xvla_platform.policy.adapter import Adapter, lora_state, write_adapter
 from xvla_platform.policy.example import Example, save_example
 from xvla_platform.policy.policy import Observation, Policy, load_policy
 from xvla_platform.specs.plan import AdaptationPlan
-from xvla_platform.specs.records import EmbodimentRecord, Manifest
+from xvla_platform.specs.records import EmbodimentRecord, Manifest, SweepCell
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "numpy")
 SHOWN_FRAMES = 4
@@ -53,7 +54,9 @@ class Finished:
     Attributes:
         results: Test error by policy name and action field.
         unadapted, adapted: Predicted test chunks [n, T, dim].
-        lines: The run's measurements, one dict a step.
+        lines: The run's measurements of this robot, one dict a step.
+        stages: What each stage left.
+        trained_with: Robots of the same run. sweep: The cell of a sweep that the run is.
         eval_seed: Seed of the noise behind `results`.
     """
 
@@ -70,7 +73,10 @@ class Finished:
     adapted: NDArray[np.float32]
     initial: Initialisation
     lines: Sequence[Mapping[str, Any]]
+    stages: Sequence[StageResult]
     eval_seed: int
+    trained_with: tuple[str, ...] = ()
+    sweep: SweepCell | None = None
 
     @property
     def tuning(self) -> Literal["prompt", "lora", "full"]:
@@ -111,7 +117,19 @@ def metrics(done: Finished) -> dict[str, Any]:
         "test_frames": len(done.test.samples),
         "eval_seed": done.eval_seed,
         "device": device_label(next(done.model.parameters()).device),
-        "initialisation": {"method": done.initial.method, "source": done.initial.source, "losses": done.initial.losses},
+        "initialisation": asdict(done.initial),
+        "stages": [_stage(result, done.record.spec.name) for result in done.stages],
+    }
+
+
+def _stage(result: StageResult, robot: str) -> dict[str, Any]:
+    """A stage in `metrics.json`: what was kept of it, and the proof that the rest did not move."""
+    return {
+        "stage": result.name,
+        "validation_error": result.best_error[robot],
+        "kept_step": result.best_step[robot],
+        "bit_identical": result.frozen,
+        "sha256": result.frozen_sha256,
     }
 
 
@@ -174,6 +192,8 @@ def _manifest(done: Finished, number: int) -> Manifest:
         slot=done.record.slot,
         data=done.record.data,
         seed=done.plan.seed,
+        trained_with=done.trained_with,
+        sweep=done.sweep,
         git=_git_state(),
         versions={"xvla-platform": __version__, **{name: library_version(name) for name in LIBRARIES}},
         files={},

@@ -5,6 +5,7 @@ alone, each robot keeps the rows of its own best measurement, as in a run of its
 weights, the mean of their errors decides for all of them together.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,11 +13,9 @@ from torch import Tensor
 
 from xvla_platform.adapt.trainables import Trainable
 
-TOGETHER = "together"
-
 
 def new_state() -> dict[str, Any]:
-    """What a checkpoint keeps of this: lowest error and its step, by robot or `together`."""
+    """What a checkpoint keeps of this: error of the kept weights and their step, by robot."""
     return {"best_error": {}, "best_step": {}, "elapsed_s": 0.0}
 
 
@@ -35,12 +34,13 @@ def keep_best(
         errors: Validation error by robot. owners: Robot by the name of its own parameters.
     """
     apart = len(errors) > 1 and all(t.name in owners for t in trainables)
-    judged = errors if apart or len(errors) == 1 else {TOGETHER: sum(errors.values()) / len(errors)}
-    for robot, error in judged.items():
-        if robot in state["best_error"] and error >= state["best_error"][robot]:
-            continue
-        state["best_error"] = {**state["best_error"], robot: error}
-        state["best_step"] = {**state["best_step"], robot: done}
-        for trainable in trainables:
-            if not apart or owners[trainable.name] == robot:
-                best[trainable.name] = trainable.parameter.detach().clone()
+    if apart:
+        better = {robot for robot, error in errors.items() if not error >= state["best_error"].get(robot, math.inf)}
+    else:
+        kept = [state["best_error"].get(robot, math.inf) for robot in errors]
+        better = set() if sum(errors.values()) >= sum(kept) else set(errors)
+    state["best_error"] = {robot: errors[robot] if robot in better else state["best_error"][robot] for robot in errors}
+    state["best_step"] = {robot: done if robot in better else state["best_step"][robot] for robot in errors}
+    for trainable in trainables:
+        if owners[trainable.name] in better if apart else better:
+            best[trainable.name] = trainable.parameter.detach().clone()

@@ -7,6 +7,7 @@ choice is returned with its source, so that it can be printed before compute is 
 from pathlib import Path
 from typing import Any
 
+from xvla_platform.adapt.initialise import as_prompt
 from xvla_platform.errors import XvlaError
 from xvla_platform.platform.plugins import build_manager, contributions
 from xvla_platform.specs.base import read_yaml, validate_model
@@ -24,6 +25,7 @@ def choose_plan(
     steps: int | None = None,
     batch_size: int | None = None,
     seed: int | None = None,
+    start: str | None = None,
 ) -> tuple[AdaptationPlan, str]:
     """The plan and a line that says where it came from.
 
@@ -31,6 +33,7 @@ def choose_plan(
         then: What follows the prompt-only stage.
         file: A plan written by the user. named: A plan contributed by a plugin.
         steps: Steps of every stage; a longer warm-up is shortened with it.
+        start: How the slot starts, as `as_prompt` reads it.
     """
     data, source = _origin(base_folder, then, file, named)
     changed = []
@@ -41,11 +44,13 @@ def choose_plan(
             stage["eval_every"] = min(int(stage.get("eval_every", 200)), steps)
         if batch_size is not None:
             stage["batch_size"] = batch_size
-    for flag, value in (("--steps", steps), ("--batch-size", batch_size), ("--seed", seed)):
+    for flag, value in (("--steps", steps), ("--batch-size", batch_size), ("--seed", seed), ("--init", start)):
         if value is not None:
             changed.append(f"{flag} {value}")
     if seed is not None:
         data["seed"] = seed
+    if start is not None:
+        data["start"] = as_prompt(start, "--init").model_dump(mode="json")
     plan = validate_model(AdaptationPlan, data, file or "plan")
     return plan, source + (f", with {', '.join(changed)}" if changed else "")
 

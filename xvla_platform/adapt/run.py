@@ -1,14 +1,15 @@
 """The folder of one run: what was planned, what was measured, where it stands.
 
-`runs/<embodiment>/<NNN>/` holds `run.json`, the dataset's `stats.json`, `metrics.jsonl`, TensorBoard events,
-`checkpoints/` and, for every finished stage, the weights it left. A run that was interrupted is continued from here.
+`runs/<embodiment>/<NNN>/` (of several: `runs/<one>+<other>/<NNN>/`) holds `run.json`, `stats.json` with the statistics
+of every robot's dataset, `metrics.jsonl`, TensorBoard events, `checkpoints/` and, for every finished stage, the weights
+it left. A run that was interrupted is continued from here.
 """
 
 import json
 import re
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from xvla_platform.errors import XvlaError
-from xvla_platform.platform.files import os_errors, read_json, write_json
+from xvla_platform.platform.files import atomic_folder, os_errors, read_json, write_json
+from xvla_platform.platform.workspace import Workspace
 from xvla_platform.specs.base import validate_model
 from xvla_platform.specs.plan import AdaptationPlan, Stage
-from xvla_platform.specs.records import EmbodimentRecord
+from xvla_platform.specs.records import EmbodimentRecord, SweepCell
 
 STATE = "run.json"
 STATS = "stats.json"
@@ -28,12 +30,24 @@ METRICS = "metrics.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
+class StageResult:
+    """A finished stage: the validation error of what it left and its step, by robot, and what did not move."""
+
+    name: str
+    best_error: Mapping[str, float]
+    best_step: Mapping[str, int]
+    frozen: str
+    frozen_sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Run:
-    """An opened run folder."""
+    """An opened run folder; `sweep` is the cell of a sweep that this run computes, if it is one."""
 
     folder: Path
-    record: EmbodimentRecord
+    records: tuple[EmbodimentRecord, ...]
     plan: AdaptationPlan
+    sweep: SweepCell | None = None
 
     @property
     def state(self) -> dict[str, Any]:
@@ -42,7 +56,7 @@ class Run:
 
     @property
     def statistics(self) -> dict[str, Any]:
-        """The dataset's statistics as they were when the run started."""
+        """The statistics of every robot's dataset as they were when the run started, by robot."""
         return dict(read_json(self.folder / STATS))
 
     def update(self, **changes: Any) -> None:
@@ -63,17 +77,32 @@ class Run:
         for path in self.folder.glob("stage-*.safetensors"):
             path.unlink(missing_ok=True)
 
-    def save_stage(self, index: int, tensors: Mapping[str, Tensor]) -> None:
-        """Keep the weights that a finished stage left."""
-        path = self.folder / f"stage-{index}.safetensors"
+    def save_stage(self, index: int, tensors: Mapping[str, Tensor], result: StageResult) -> None:
+        """Keep the weights that a finished stage left; only with them it counts as finished."""
+        self.update(stages=self.state.get("stages", {}) | {str(index): asdict(result)})
+        path = self.stage_file(index)
         with os_errors(path):
             temporary = path.with_suffix(".part")
             save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary)
             temporary.replace(path)
 
+    def stage_file(self, index: int) -> Path:
+        """Where the weights that a stage left are kept until the run has finished."""
+        return self.folder / f"stage-{index}.safetensors"
+
+    def has_stage(self, index: int) -> bool:
+        """Whether a stage has finished."""
+        return self.stage_file(index).is_file()
+
+    @property
+    def finished_stages(self) -> list[StageResult]:
+        """What the finished stages left, in order."""
+        kept = self.state.get("stages", {})
+        return [StageResult(**kept[index]) for index in sorted(kept, key=int)]
+
     def load_stage(self, index: int) -> dict[str, Tensor]:
         """The weights that a finished stage left."""
-        path = self.folder / f"stage-{index}.safetensors"
+        path = self.stage_file(index)
         try:
             return load_file(path)
         except (OSError, SafetensorError) as error:
@@ -92,21 +121,32 @@ def read_lines(folder: Path) -> list[dict[str, Any]]:
     return out
 
 
-def start_run(root: Path, record: EmbodimentRecord, plan: AdaptationPlan, statistics: Mapping[str, Any]) -> Run:
-    """A new run folder under `root` = `runs/<embodiment>`."""
+def runs_of(workspace: Workspace, names: Iterable[str]) -> Path:
+    """The folder with the runs of these robots together."""
+    return workspace.runs / "+".join(sorted(names))
+
+
+def start_run(
+    root: Path,
+    records: Sequence[EmbodimentRecord],
+    plan: AdaptationPlan,
+    statistics: Mapping[str, Any],
+    sweep: SweepCell | None = None,
+) -> Run:
+    """A new run folder under `root`, which `runs_of` names; statistics by robot."""
     number = max((_number(path) for path in root.glob("*")), default=0) + 1
     folder = root / f"{number:03d}"
-    with os_errors(folder):
-        folder.mkdir(parents=True)
     data = {
-        "schema_version": 1,
-        "record": record.model_dump(mode="json"),
+        "schema_version": 2,
+        "records": [record.model_dump(mode="json") for record in records],
         "plan": plan.model_dump(mode="json"),
+        "sweep": None if sweep is None else sweep.model_dump(mode="json"),
         "state": {"status": "running"},
     }
-    write_json(folder / STATS, statistics)
-    write_json(folder / STATE, data)
-    return Run(folder=folder, record=record, plan=plan)
+    with atomic_folder(folder) as building:
+        write_json(building / STATS, statistics)
+        write_json(building / STATE, data)
+    return Run(folder=folder, records=tuple(records), plan=plan, sweep=sweep)
 
 
 def newest_unfinished(root: Path) -> Run:
@@ -118,19 +158,28 @@ def newest_unfinished(root: Path) -> Run:
 
 
 def find_unfinished(root: Path) -> Run | None:
-    """The newest run that has not finished."""
+    """The newest run that has not finished; those of a sweep belong to the sweep."""
     for folder in sorted(root.glob("*"), key=_number, reverse=True):
         if not (folder / STATE).is_file():
             continue
         data = read_json(folder / STATE)
-        if data["state"]["status"] == "running":
-            file = folder / STATE
-            return Run(
-                folder=folder,
-                record=validate_model(EmbodimentRecord, data["record"], file),
-                plan=validate_model(AdaptationPlan, data["plan"], file),
-            )
+        if data["state"]["status"] == "running" and data.get("sweep") is None:
+            return load_run(folder)
     return None
+
+
+def load_run(folder: Path) -> Run:
+    """A run folder that `start_run` made."""
+    file = folder / STATE
+    data = read_json(file)
+    if data["schema_version"] != 2:
+        raise XvlaError("is a run of an older version", file=file, hint="start again without --resume")
+    return Run(
+        folder=folder,
+        records=tuple(validate_model(EmbodimentRecord, record, file) for record in data["records"]),
+        plan=validate_model(AdaptationPlan, data["plan"], file),
+        sweep=None if data["sweep"] is None else validate_model(SweepCell, data["sweep"], file),
+    )
 
 
 def _number(path: Path) -> int:

@@ -19,11 +19,18 @@ OF_THE_RUN = {
     "steps": "--steps",
     "batch_size": "--batch-size",
     "seed": "--seed",
+    "start": "--init",
 }
 
 
 @click.command(short_help="Teach the base a registered robot.")
-@click.option("--embodiment", required=True, help="A robot that `xvla add-embodiment` registered.")
+@click.option(
+    "--embodiment",
+    "embodiments",
+    required=True,
+    multiple=True,
+    help="A robot that `xvla add-embodiment` registered; several, each with this option, are adapted in one run.",
+)
 @click.option("--base", "base_name", help="Another base than the robot is registered on: registers it there first.")
 @click.option("--revision", help="Commit, tag or branch of a base on the Hub.")
 @click.option(
@@ -37,6 +44,12 @@ OF_THE_RUN = {
 @click.option("--steps", type=click.IntRange(min=1), help="Steps of every stage.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Samples a step, over all processes.")
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of the run.")
+@click.option(
+    "--init",
+    "start",
+    metavar="START",
+    help="How the slot starts: nearest, mean, random, mixture or copy:ID; else as the plugin says.",
+)
 @click.option("--resume", is_flag=True, help="Go on with the newest interrupted run, with its own plan.")
 @click.option(
     "--features",
@@ -56,7 +69,7 @@ OF_THE_RUN = {
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
 @common_options
 def adapt(
-    embodiment: str,
+    embodiments: tuple[str, ...],
     base_name: str | None,
     revision: str | None,
     then: Any,
@@ -64,6 +77,7 @@ def adapt(
     steps: int | None,
     batch_size: int | None,
     seed: int | None,
+    start: str | None,
     resume: bool,
     features: Any,
     feature_budget: float,
@@ -75,73 +89,105 @@ def adapt(
     Ends with a version in registry/<robot>/: a PEFT adapter with its contract, its measured errors on held-out
     episodes and its pictures. Interrupted at any moment, it goes on with --resume. Under `torchrun` or
     `accelerate launch` all processes share each batch, and the result is that of one process but for rounding.
+
+    Several robots take their steps together, each on its own batch and its own slot, and each gets a version of its
+    own: after a prompt-only stage the one it would have got alone; LoRA and full tuning they share.
     """
     from xvla_platform.adapt.launch import make_accelerator, on_first
     from xvla_platform.adapt.prepare import statistics_of
-    from xvla_platform.adapt.run import start_run
+    from xvla_platform.adapt.run import runs_of, start_run
     from xvla_platform.cli.adapt_run import run_adaptation
     from xvla_platform.platform.workspace import Workspace
 
     _refuse_contradictions(resume, plan_file)
     place = Workspace.find(workspace)
-    accelerator = make_accelerator()
-    choices = {"then": then, "file": plan_file, "steps": steps, "batch_size": batch_size, "seed": seed}
+    names = sorted(set(embodiments))
+    accelerator = make_accelerator(together=True)
+    choices = {
+        "then": then,
+        "file": plan_file,
+        "steps": steps,
+        "batch_size": batch_size,
+        "seed": seed,
+        "start": start,
+    }
 
     def prepare() -> Any:
         """Everything that can be refused, on the first process; then the run's folder."""
-        record = _on_base(place, embodiment, base_name, revision, dry_run)
-        run, plan = _plan(place, record, choices, resume, accelerator.num_processes)
+        records = [_on_base(place, name, base_name, revision, dry_run) for name in names]
+        run, plan, records = _plan(place, records, choices, resume, accelerator.num_processes)
         if not dry_run and run is None:
-            run = start_run(place.runs / embodiment, record, plan, statistics_of(place, embodiment))
+            statistics = {name: statistics_of(place, name) for name in names}
+            run = start_run(runs_of(place, names), records, plan, statistics)
         return run, plan
 
     run, plan = on_first(accelerator, prepare)
+    again = " ".join(f"--embodiment {name}" for name in names)
     if dry_run:
         if accelerator.is_main_process:
-            done(next_command=f"xvla adapt --embodiment {embodiment}", data={"plan": plan.model_dump(mode="json")})
+            done(next_command=f"xvla adapt {again}", data={"plan": plan.model_dump(mode="json")})
         return
-    adaptation = run_adaptation(place, run, accelerator, resume=resume, features=features, budget_gb=feature_budget)
-    if not accelerator.is_main_process:
-        return
-    from xvla_platform.platform.files import read_json
+    adaptations = run_adaptation(place, run, accelerator, resume=resume, features=features, budget_gb=feature_budget)
+    if accelerator.is_main_process:
+        _show(place, run, adaptations)
 
-    results = read_json(adaptation.folder / "metrics.json")
-    table(*results_table(results))
-    say(f"measured on {results['test_frames']} frames of {results['test_episodes']} held-out episodes")
-    shown = place.shown(adaptation.folder)
+
+def _show(place: Any, run: Any, adaptations: Any) -> None:
+    """The table of every robot, where all of it lies, and what comes next."""
+    from xvla_platform.cli.results import read_results
+
+    wrote: list[str] = []
+    every: list[dict[str, Any]] = []
+    for adaptation in adaptations:
+        results = read_results(adaptation.folder)
+        if len(adaptations) > 1:
+            say(f"robot     {adaptation.name}")
+        table(*results_table(results))
+        say(f"measured on {results['test_frames']} frames of {results['test_episodes']} held-out episodes")
+        shown = place.shown(adaptation.folder)
+        wrote += [shown, f"{shown}/trajectories.png"]
+        every.append({"adaptation": adaptation.label, "results": results})
     done(
-        wrote=[shown, f"{shown}/trajectories.png", place.shown(run.folder)],
+        wrote=[*wrote, place.shown(run.folder)],
         next_command="xvla push",
-        data={"adaptation": adaptation.label, "results": results},
+        data=every[0] if len(every) == 1 else {"adaptations": every},
     )
 
 
-def _plan(place: Any, record: Any, choices: dict[str, Any], resume: bool, processes: int) -> tuple[Any, Any]:
-    """The interrupted run to go on with, if that is asked for, and the plan; announced, and refused if it cannot be."""
-    from xvla_platform.adapt.engine import check_start
+def _plan(
+    place: Any, records: list[Any], choices: dict[str, Any], resume: bool, processes: int
+) -> tuple[Any, Any, list[Any]]:
+    """The interrupted run to go on with, if that is asked for, the plan, and the records it holds for.
+
+    Announced, and refused if it cannot be.
+    """
     from xvla_platform.adapt.plans import choose_plan
     from xvla_platform.adapt.prepare import open_base, open_demonstrations
-    from xvla_platform.adapt.run import find_unfinished, newest_unfinished
+    from xvla_platform.adapt.run import find_unfinished, newest_unfinished, runs_of
+    from xvla_platform.adapt.start import check_start, one_group
 
-    root, run = place.runs / record.spec.name, None
+    records, run = one_group(records), None
+    root = runs_of(place, [record.spec.name for record in records])
     if resume:
         run = newest_unfinished(root)
         plan, source = run.plan, f"the interrupted run {place.shown(run.folder)}"
-        if run.record != record:
+        if list(run.records) != records:
             say("note      the robot was registered again since; the run keeps what it started with")
-        record = run.record
-    base = open_base(record, place)
+        records = list(run.records)
+    base = open_base(records[0], place)
     if run is None:
         plan, source = choose_plan(base.folder, **choices)
-    check_start(record, base, plan, open_demonstrations(place, record), processes)
-    _announce(record, base, plan, source, processes)
+    for record in records:
+        check_start(record, base, plan, open_demonstrations(place, record), processes)
+    announce(records, base, plan, source, processes)
     unfinished = None if resume else find_unfinished(root)
     if unfinished is not None:
+        again = " ".join(f"--embodiment {record.spec.name}" for record in records)
         say(
             f"note      {place.shown(unfinished.folder)} was not finished;"
-            f" `xvla adapt --embodiment {record.spec.name} --resume` goes on with it"
+            f" `xvla adapt {again} --resume` goes on with it"
         )
-    return run, plan
+    return run, plan, records
 
 
 def _refuse_contradictions(resume: bool, plan_file: Path | None) -> None:
@@ -192,17 +238,38 @@ def _on_base(place: Any, embodiment: str, name: str | None, revision: str | None
     return record.model_copy(update=changes)
 
 
-def _announce(record: Any, base: Any, plan: Any, source: str, processes: int) -> None:
+def announce(records: list[Any], base: Any, plan: Any, source: str, processes: int) -> None:
     """Every inherited or defaulted choice, with its source, before compute is spent."""
-    from xvla_platform.adapt.engine import stages_in_loop
+    from xvla_platform.adapt.start import stages_in_loop
 
     in_loop = stages_in_loop(plan, base)
-    say(f"robot     {record.spec.name}: {record.data.episodes} episodes, {record.data.frames} frames")
-    say(f"base      {base.id}, weights {base.fingerprint[:12]}; slot {record.slot.domain_id}")
+    for record in records:
+        name, data = record.spec.name, record.data
+        say(f"robot     {name}: {data.episodes} episodes, {data.frames} frames; slot {record.slot.domain_id}")
+    say(f"base      {base.id}, weights {base.fingerprint[:12]}")
     say(f"plan      {plan.name} (from {source}), seed {plan.seed}")
+    if plan.start is None:
+        starts = {record.spec.name: record.spec.prompt.init for record in records}
+        each = ", ".join(f"{init} ({name}'s plugin)" for name, init in starts.items())
+        say(f"start     {each}")
+    else:
+        say(f"start     {plan.start.init} (from the plan)")
     if processes > 1:
         say(f"processes {processes}, which share every batch")
+    several = len(records) > 1
     for stage in plan.stages:
         rates = ", ".join(f"{group} {rate:g}" for group, rate in stage.lr.items())
         where = "encoder in the loop" if stage.name in in_loop else "cached features"
-        say(f"          {stage.name}: {stage.steps} steps of {stage.batch_size}, {where}; lr {rates}")
+        each = " for each robot" if several else ""
+        say(f"          {stage.name}: {stage.steps} steps of {stage.batch_size}{each}, {where}; lr {rates}")
+        if several:
+            say(f"          {stage.name}: {_shared(stage)}")
+
+
+def _shared(stage: Any) -> str:
+    """What robots in one run have in common in a stage."""
+    if stage.lora is not None:
+        return "one LoRA adapter for all of them; each version carries it"
+    if {"transformer_core", "vlm"} & set(stage.lr):
+        return "one set of base weights for all of them; each version carries it"
+    return "slots apart; each robot gets what it would have got alone"

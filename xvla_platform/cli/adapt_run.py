@@ -1,51 +1,77 @@
 """The part of `xvla adapt` that spends compute: bars, run log and hooks around the engine."""
 
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from xvla_platform.cli.output import say
 
 
-def run_adaptation(place: Any, run: Any, accelerator: Any, *, resume: bool, features: Any, budget_gb: float) -> Any:
-    """Run to a registered adaptation; of several processes the first one draws, logs and tells the hooks."""
-    from xvla_platform.adapt.engine import Setting, adapt
+def run_adaptation(
+    place: Any,
+    run: Any,
+    accelerator: Any,
+    *,
+    resume: bool,
+    features: Any,
+    budget_gb: float,
+    stage_finished: Callable[[int], None] = lambda index: None,
+) -> Any:
+    """Run to the registered adaptations; of several processes the first one draws, logs and tells the hooks."""
+    from xvla_platform.adapt.engine import adapt
+    from xvla_platform.adapt.holding import held
     from xvla_platform.adapt.loop import Observers
     from xvla_platform.adapt.prepare import open_base, open_demonstrations
     from xvla_platform.adapt.run import RunLog
+    from xvla_platform.adapt.setting import Robot, Setting
     from xvla_platform.cli.progress import Bars
     from xvla_platform.platform.plugins import build_manager
     from xvla_platform.platform.records import plugin_folder
 
     main = accelerator.is_main_process
-    folder = plugin_folder(place, run.record)
-    manager = build_manager(folder if folder.is_dir() else None)
+    managers = [
+        build_manager(folder if folder.is_dir() else None)
+        for folder in (plugin_folder(place, record) for record in run.records)
+    ]
     log = RunLog(run.folder, [stage.name for stage in run.plan.stages]) if main else None
+    hooks = [HookObserver(manager, run.folder) for manager in managers]
+
+    def started() -> None:
+        for manager, record in zip(managers, run.records, strict=True):
+            manager.hook.adaptation_started(record=record, run_folder=run.folder)
+
     try:
-        with Bars(enabled=main) as bars:
+        with held(run.folder) if main else nullcontext(), Bars(enabled=main) as bars:
             setting = Setting(
                 workspace=place,
-                record=run.record,
-                base=open_base(run.record, place),
-                reader=open_demonstrations(place, run.record),
-                statistics=run.statistics,
+                base=open_base(run.records[0], place),
+                robots=[
+                    Robot(
+                        record=record,
+                        reader=open_demonstrations(place, record),
+                        statistics=run.statistics[record.spec.name],
+                    )
+                    for record in run.records
+                ],
                 run=run,
                 accelerator=accelerator,
-                observer=bars if log is None else Observers(bars, log, HookObserver(manager, run.folder)),
+                observer=bars if log is None else Observers(bars, log, *hooks),
                 progress=bars.task if main else None,
                 features=features,
                 feature_budget=int(budget_gb * 1e9),
                 note=(lambda line: say(f"          {line}")) if main else (lambda line: None),
-                started=(lambda: manager.hook.adaptation_started(record=run.record, run_folder=run.folder))
-                if main
-                else (lambda: None),
+                started=started if main else (lambda: None),
+                stage_finished=stage_finished,
             )
-            adaptation = adapt(setting, resume=resume)
+            adaptations = adapt(setting, resume=resume)
     finally:
         if log is not None:
             log.close()
     if main:
-        manager.hook.adaptation_finished(manifest=adaptation.manifest, folder=adaptation.folder)
-    return adaptation
+        for manager, adaptation in zip(managers, adaptations, strict=True):
+            manager.hook.adaptation_finished(manifest=adaptation.manifest, folder=adaptation.folder)
+    return adaptations
 
 
 class HookObserver:

@@ -6,7 +6,7 @@ another registered robot from that robot's own rows: what it forgot.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from xvla_platform.data.binding import Binding
 from xvla_platform.errors import XvlaError
 from xvla_platform.modelling.checkpoint import load_model
 from xvla_platform.modelling.processor import Processor
+from xvla_platform.modelling.sampling import find_sampler
 from xvla_platform.modelling.slot import mean_rows, random_rows, write_rows
 from xvla_platform.platform.artifact import load_record, verify
 from xvla_platform.platform.bases import ResolvedBase, resolve_base
@@ -40,6 +41,7 @@ class PolicySource:
         label: How results call it.
         adaptation: Folder of the adaptation; None for the base as it is.
         robot: The registered robot to drive where it is not the adaptation's own.
+        sampler: How chunks are computed, by name.
         rows: Domain id whose rows are used as they are, or `mean` or `random`; None for the adaptation's own.
     """
 
@@ -50,18 +52,20 @@ class PolicySource:
     robot: str | None
     rows: int | str | None
     device: str = "cpu"
+    sampler: str = "exact"
 
     def __call__(self) -> Policy:
-        place = Workspace(self.workspace)
+        place, sampler = Workspace(self.workspace), find_sampler(self.sampler)
         record, base = self.record(), self.resolved_base()
         if self.adaptation is not None:
-            policy = load_policy(self.adaptation, base=base, device=self.device)
+            policy = load_policy(self.adaptation, base=base, device=self.device, sampler=sampler)
             if self.rows is None:
                 return policy
             model, processor = policy.model, policy.processor
         else:
             model = load_model(base.folder, device=self.device, num_domains=record.slot.num_domains).eval()
             processor = Processor.from_folder(base.folder, model.config)
+        processor = processor.for_robot(record.spec)
         if isinstance(self.rows, int):
             slot = PromptSlot(domain_id=self.rows, num_domains=record.slot.num_domains)
             record = record.model_copy(update={"slot": slot})
@@ -77,7 +81,7 @@ class PolicySource:
             statistics,
             folder=plugin_folder(place, record),
         )
-        return Policy(model, processor, binding, record)
+        return Policy(model, processor, binding, record, sampler)
 
     def record(self) -> EmbodimentRecord:
         """The robot that is driven."""
@@ -112,6 +116,7 @@ class PolicySource:
             "manifest": manifest,
             "robot": self.record().spec.name,
             "rows": self.rows,
+            "sampler": self.sampler,
             "base": self.resolved_base().fingerprint,
         }
 
@@ -125,6 +130,7 @@ def policy_source(
     init: str | None = None,
     data: Path | None = None,
     device: str = "cpu",
+    sampler: str = "exact",
 ) -> PolicySource:
     """Which policy `target` means.
 
@@ -137,12 +143,11 @@ def policy_source(
         data: The demonstrations, where they are not where the plugin says.
     """
     name, _, version = target.partition("/")
+    how: dict[str, Any] = {"workspace": place.root, "base": base, "device": device, "sampler": sampler}
     if version == BASE:
         if robot is not None:
             raise XvlaError("the base drives the robot it is asked for", field="robot", found=robot)
-        source = PolicySource(
-            workspace=place.root, label=target, adaptation=None, base=base, robot=name, rows="mean", device=device
-        )
+        source = PolicySource(label=target, adaptation=None, robot=name, rows="mean", **how)
     else:
         chosen = find(place, target)
         verify(chosen.folder)
@@ -154,23 +159,9 @@ def policy_source(
                     found=init,
                     hint=f"evaluate the base as it is with `{name}/{BASE}`",
                 )
-            return PolicySource(
-                workspace=place.root,
-                label=chosen.label,
-                adaptation=chosen.folder,
-                base=base,
-                robot=None,
-                rows=None,
-                device=device,
-            )
+            return PolicySource(label=chosen.label, adaptation=chosen.folder, robot=None, rows=None, **how)
         source = PolicySource(
-            workspace=place.root,
-            label=f"{chosen.label} on {robot}",
-            adaptation=chosen.folder,
-            base=base,
-            robot=robot,
-            rows="mean",
-            device=device,
+            label=f"{chosen.label} on {robot}", adaptation=chosen.folder, robot=robot, rows="mean", **how
         )
     resolved, record = source.resolved_base(), source.record()
     rows = _rows(source, resolved, record, init, data)
@@ -181,8 +172,8 @@ def policy_source(
             found=init or rows,
             allowed=sorted(resolved.used_domains.values()),
         )
-    how = resolved.used_domains.get(rows, str(rows)) if isinstance(rows, int) else rows
-    return PolicySource(**{**source.__dict__, "rows": rows, "label": f"{source.label} (rows: {how})"})
+    whose = resolved.used_domains.get(rows, str(rows)) if isinstance(rows, int) else rows
+    return replace(source, rows=rows, label=f"{source.label} (rows: {whose})")
 
 
 def _rows(

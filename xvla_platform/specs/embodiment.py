@@ -88,10 +88,11 @@ class PromptSpec(StrictModel):
     """How the new prompt slot starts.
 
     `nearest`: copy of the existing slot with the lowest measured loss on this robot's data; `mean` of the
-    slots used in pretraining; `random` as at the base's own initialisation; `copy` of domain `copy_from`.
+    slots used in pretraining; `mixture` of them with weights learned on this robot's data; `random` as at the base's
+    own initialisation; `copy` of domain `copy_from`.
     """
 
-    init: Literal["nearest", "mean", "random", "copy"] = "nearest"
+    init: Literal["nearest", "mean", "mixture", "random", "copy"] = "nearest"
     copy_from: int | None = Field(default=None, ge=0)
 
     @model_validator(mode="after")

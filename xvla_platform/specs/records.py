@@ -74,6 +74,13 @@ class EmbodimentRecord(StrictModel):
     accepted: tuple[AcceptedFinding, ...] = ()
 
 
+class SweepCell(StrictModel):
+    """Which cell of which sweep an adaptation is: the values that tell it from the other cells."""
+
+    sweep: str
+    values: dict[str, str | int | float | bool]
+
+
 class Manifest(StrictModel):
     """Provenance of one adaptation: `manifest.json`.
 
@@ -81,6 +88,8 @@ class Manifest(StrictModel):
         files: sha256 of every other file in the folder.
         tuning: What the adaptation holds beyond the slot.
         parent: The adaptation this one continued, as `name/vN`, if any.
+        trained_with: Robots that were adapted in the same run.
+        sweep: The cell of a sweep that this is, if it is one.
         versions: Library versions of the run.
     """
 
@@ -94,6 +103,8 @@ class Manifest(StrictModel):
     data: DataRef
     seed: int
     parent: str | None = None
+    trained_with: tuple[str, ...] = ()
+    sweep: SweepCell | None = None
     git: str | None = None
     versions: dict[str, str]
     files: dict[str, str]
