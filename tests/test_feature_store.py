@@ -192,6 +192,7 @@ def test_a_full_disk_is_one_line_and_found_before_anything_is_encoded_in_vain(tm
     process.start()
     assert "disk full" in said.get(timeout=30)
     process.join()
+    assert list(tmp_path.glob("*/*")) == []  # what there was room for is given back
     fill(open_store(tmp_path), features)
     for kept, expected in zip(open_then_load(tmp_path), whole(), strict=True):
         assert torch.equal(kept, expected)
@@ -210,6 +211,41 @@ def test_room_is_made_by_removing_what_was_used_longest_ago(tmp_path: Path) -> N
     assert stores[0].missing() == []
     with stores[0].lock:  # in use: left alone
         assert make_room(tmp_path, needed=2 * size, budget=3 * size) == [stores[2].folder]
+
+
+def _hold(root: Path, said: object) -> None:
+    store = open_store(root)
+    store.hold()
+    said.put("held")  # type: ignore[attr-defined]
+    time.sleep(60)
+
+
+def test_a_store_that_a_run_holds_is_not_removed(tmp_path: Path) -> None:
+    """From the moment a run has looked into it, as it may not have loaded the encoder; a killed run holds nothing."""
+    fill(open_store(tmp_path), features)
+    context = multiprocessing.get_context("fork")
+    said = context.Queue()
+    run = context.Process(target=_hold, args=(tmp_path, said))
+    run.start()
+    assert said.get(timeout=30) == "held"
+    assert make_room(tmp_path, needed=1, budget=0) == []
+    assert open_store(tmp_path).missing() == []
+    assert run.pid is not None
+    os.kill(run.pid, signal.SIGKILL)
+    run.join()
+    assert make_room(tmp_path, needed=1, budget=0) == [open_store(tmp_path).folder]
+    assert open_store(tmp_path).missing() == list(range(6))
+
+
+def test_who_reads_a_map_is_not_harmed_when_a_damaged_store_is_made_again(tmp_path: Path) -> None:
+    """The other run's pages stay what they are; cutting the file under them would end it by a signal."""
+    store = open_store(tmp_path)
+    fill(store, features)
+    mapped = store.load(budget=0)
+    (store.folder / "store.json").write_text("{")
+    fill(open_store(tmp_path), lambda rows: tuple(part + 1 for part in features(rows)))  # type: ignore[arg-type,return-value]
+    for part, expected in zip(mapped, whole(), strict=True):
+        assert torch.equal(part, expected)
 
 
 def test_the_disk_is_asked_before_it_is_filled(tmp_path: Path) -> None:
