@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from xvla_platform.errors import XvlaError
-from xvla_platform.platform.files import atomic_folder, os_errors, read_json, write_json
+from xvla_platform.platform.files import atomic_folder, os_errors, read_json, write_json, write_text
 from xvla_platform.platform.workspace import Workspace
 from xvla_platform.specs.base import validate_model
 from xvla_platform.specs.plan import AdaptationPlan, Stage
@@ -211,8 +211,7 @@ class RunLog:
         if self._file is not None:
             self._file.close()
         else:
-            with os_errors(self._path):
-                self._path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+            write_text(self._path, "".join(json.dumps(line) + "\n" for line in kept))  # a kill loses no line
         self._file = self._path.open("a", encoding="utf-8")
 
     def step_finished(self, stage: Stage, step: int, metrics: Mapping[str, float]) -> None:
