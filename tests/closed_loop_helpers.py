@@ -18,6 +18,7 @@ from xvla_platform.specs.embodiment import EmbodimentSpec
 
 PAGE = REPOSITORY / "docs" / "evaluation.md"
 BLOCK = re.compile(r"^```\w+ title=\"([^\"]+)\"\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+STILL = (0.1, 0.0, 0.0, 0.0, 1.0)
 COLOURS = {"red": (210, 40, 40), "green": (40, 170, 60), "blue": (50, 70, 220)}
 
 
@@ -61,7 +62,10 @@ class Seer:
         self.speed = speed
         self.asked: list[Observation] = []
 
-    def act(self, observation: Observation, *, first_state: Any, seed: int, **sampling: Any) -> ActionChunk:
+    def reset(self) -> None:
+        """A script remembers nothing."""
+
+    def act(self, observation: Observation, *, first_state: Any, seed: int) -> ActionChunk:
         self.asked.append(observation)
         place = self._find(observation)
         hand = observation.state[:2]
@@ -70,15 +74,16 @@ class Seer:
         times = np.arange(1, 11) / 10
         way = target - hand
         share = np.minimum(1.0, times * self.speed / max(float(np.linalg.norm(way)), 1e-9))
-        points = np.column_stack([hand + share[:, None] * way, np.full(10, 0.1)])
-        return ActionChunk(times=times, fields={"position": points}, columns=points, model=points.astype(np.float32))
+        points = np.column_stack([hand + share[:, None] * way, np.tile(STILL, (10, 1))])
+        fields = {"position": points[:, :3], "rotation": points[:, 3:6], "gripper": points[:, 6:]}
+        return ActionChunk(times=times, fields=fields, columns=points, model=points.astype(np.float32))
 
     def _find(self, observation: Observation) -> np.ndarray | None:
         colours = [colour for colour in COLOURS if colour in observation.instruction]
         if not colours:
             return None
-        y, x = np.nonzero((observation.images["top"] == COLOURS[colours[0]]).all(axis=-1))
-        return np.array([x.mean(), y.mean()]) / 64 * 0.4 + 0.2 * (1 / 64 - 1) if len(x) else None
+        rows, columns = np.nonzero((observation.images["top"] == COLOURS[colours[0]]).all(axis=-1))
+        return np.array([columns.mean() - 31.5, 31.5 - rows.mean()]) * 0.4 / 64 if len(rows) else None
 
 
 class MakesSeer:
@@ -94,7 +99,7 @@ class MakesSeer:
 def record_dots(folder: Path, episodes: int = 10) -> Path:
     """Demonstrations of the page's environment: the `Seer` at work, as a LeRobot dataset beside the plugin."""
     env, seer = MakesTable(folder)(), Seer(noise=0.005)
-    names = ("x", "y", "z")
+    names = ("x", "y", "z", "a", "b", "c", "gripper")
     with LeRobotWriter(
         folder / "demonstrations",
         fps=10,

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from xvla_platform.platform.workspace import Workspace
 
 
-def run_open_loop(place: "Workspace", target: str, *, data: Path | None, base: str | None, **options: Any) -> None:
+def run_open_loop(
+    place: "Workspace", target: str, *, data: Path | None, base: str | None, sampler: str = "exact", **options: Any
+) -> None:
     """Measure every ablation on the held-out frames, then print and write what each did."""
     from xvla_platform.adapt.launch import make_accelerator
     from xvla_platform.adapt.prepare import open_demonstrations
@@ -34,6 +36,7 @@ def run_open_loop(place: "Workspace", target: str, *, data: Path | None, base: s
         init=options["init"],
         data=data,
         device=str(make_accelerator().device),
+        sampler=sampler,
     )
     policy = source()
     reader = open_demonstrations(place, policy.record, data)

@@ -94,7 +94,9 @@ def refuse_alone(options: dict[str, Any]) -> None:
         raise XvlaError(f"{option} belongs to --closed-loop or --ablate", hint="add --closed-loop")
 
 
-def run_closed_loop(place: "Workspace", target: str, *, data: Path | None, base: str | None, **options: Any) -> None:
+def run_closed_loop(
+    place: "Workspace", target: str, *, data: Path | None, base: str | None, sampler: str = "exact", **options: Any
+) -> None:
     """Run the episodes that the options ask for, then print and write what came of them."""
     from xvla_platform.adapt.launch import make_accelerator
     from xvla_platform.closed_loop.conditions import OWN, Material
@@ -103,7 +105,14 @@ def run_closed_loop(place: "Workspace", target: str, *, data: Path | None, base:
 
     device = str(make_accelerator().device)
     source = policy_source(
-        place, target, base=base, robot=options["robot"], init=options["init"], data=data, device=device
+        place,
+        target,
+        base=base,
+        robot=options["robot"],
+        init=options["init"],
+        data=data,
+        device=device,
+        sampler=sampler,
     )
     record = source.record()
     env = environment_source(

@@ -24,8 +24,11 @@ class Actor(Protocol):
     def record(self) -> EmbodimentRecord:
         """The robot that is driven."""
 
-    def act(self, observation: Observation, *, first_state: Any, seed: int, **sampling: Any) -> ActionChunk:
-        """One chunk; equal arguments give equal chunks."""
+    def reset(self) -> None:
+        """An episode begins: forget the one before."""
+
+    def act(self, observation: Observation, *, first_state: Any, seed: int) -> ActionChunk:
+        """One chunk; after the same reset and calls, the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +74,6 @@ def run_episode(
     condition: Condition = OWN,
     material: Material | None = None,
     film: Film | None = None,
-    sampling: Mapping[str, Any] | None = None,
 ) -> Episode:
     """Run one episode; equal arguments give equal outcomes wherever the environment keeps its own promise of that.
 
@@ -79,10 +81,10 @@ def run_episode(
         time_limit_s: The episode ends after this time on the robot's clock.
         condition: What is changed about the observations; rows of the slot are exchanged by the caller.
         film: Where the episode's frames go.
-        sampling: Keyword arguments of `Policy.act`.
     """
     clock = _Clock()
     material = material or Material()
+    policy.reset()
     moment = env.reset(seed, task)
     clock.spent("environment")
     assert moment.images is not None
@@ -103,7 +105,7 @@ def run_episode(
                 first_images=begin.images or {},
                 other_instruction=begin.other_instruction,
             )
-            chunk = policy.act(observation, first_state=first_state, seed=chunk_seed(seed, chunks), **(sampling or {}))
+            chunk = policy.act(observation, first_state=first_state, seed=chunk_seed(seed, chunks))
             controller.add(chunk, tick)
             chunks += 1
             clock.spent("policy")

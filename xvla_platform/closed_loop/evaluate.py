@@ -59,7 +59,6 @@ class Way:
     execution: Execution
     time_limit_s: float
     material: Material
-    sampling: Mapping[str, Any]
 
 
 def evaluate_closed_loop(
@@ -76,7 +75,6 @@ def evaluate_closed_loop(
     material: Material | None = None,
     films: int = 0,
     workers: int = 1,
-    sampling: Mapping[str, Any] | None = None,
     identity: Mapping[str, Any] | None = None,
     observer: Observer | None = None,
 ) -> ClosedLoopResult:
@@ -90,7 +88,6 @@ def evaluate_closed_loop(
         execution: How chunks are carried out; half a second of each by default.
         time_limit_s: Of an episode; the environment's by default.
         films: How many episodes of each task are filmed (in `folder`, without changed inputs).
-        sampling: Keyword arguments of `Policy.act`.
         identity: What else decides the outcome, kept with the settings: a folder with other ones is refused.
         observer: Called with each finished episode, how many are done, and of how many; also for those found again.
     """
@@ -109,7 +106,6 @@ def evaluate_closed_loop(
             execution=execution or execution_of(checked.spec),
             time_limit_s=_limit(time_limit_s, checked),
             material=material or Material(),
-            sampling=dict(sampling or {}),
         )
         settings = {
             **(identity or {}),
@@ -119,7 +115,6 @@ def evaluate_closed_loop(
             "execution": asdict(way.execution),
             "time_limit_s": way.time_limit_s,
             "conditions": [condition.name for condition in conditions],
-            "sampling": dict(way.sampling),
         }
         jobs = _jobs(conditions, chosen, episodes, seed, None if folder is None else folder / FILMS, films)
         with _kept(folder, settings) as (found, keep):
@@ -164,7 +159,6 @@ def run_job(policy: Actor, env: CheckedEnvironment, way: Way, job: Job) -> Episo
                 condition=job.condition,
                 material=way.material,
                 film=film,
-                sampling=way.sampling,
             )
     finally:
         torch.set_num_threads(threads)

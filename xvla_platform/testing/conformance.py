@@ -42,6 +42,13 @@ PROMISES: dict[str, str] = {
     "KIT401": "the plan is an AdaptationPlan that survives being written and read",
     "KIT402": "the plan is the same whenever it is asked for",
     "KIT403": "the first stage trains the robot's own slot",
+    "KIT501": "the environment is made, is gymnasium's, and has the robot's rate and action",
+    "KIT502": "its spaces are those of the declaration",
+    "KIT503": "every task begins and goes on with observations and info as the contract has them",
+    "KIT504": "the clock rises with every step, with and without images",
+    "KIT505": "equal seeds give equal episodes, whatever ran before",
+    "KIT506": "other seeds give other episodes",
+    "KIT507": "it closes, also after it was used",
 }
 
 
