@@ -28,6 +28,7 @@ LAYERS: list[set[str]] = [
     {"evaluation"},
     {"policy"},
     {"adapt"},
+    {"bench"},
     {"evaluation.report"},
     {"closed_loop"},
     {"sim"},
