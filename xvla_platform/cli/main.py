@@ -25,6 +25,7 @@ COMMANDS = {
     ),
     "adapt": LazyCommand("xvla_platform.cli.adapt:adapt", "Teach the base a registered robot."),
     "eval": LazyCommand("xvla_platform.cli.eval:evaluate", "Measure an adaptation on held-out episodes."),
+    "bench": LazyCommand("xvla_platform.cli.bench:bench", "Measure steps, chunks and batches on this machine."),
     "list": LazyCommand("xvla_platform.cli.list:list_all", "List the workspace's robots and adaptations."),
     "show": LazyCommand("xvla_platform.cli.show:show", "Show one robot and its adaptations in full."),
     "domains": LazyCommand("xvla_platform.cli.domains:domains", "Show what the rows of a base were trained with."),
