@@ -19,14 +19,33 @@ SAME_MACHINE = 1e-6  # errors that agree to this share are called equal; other m
     help="The dataset, where it is not where the robot's plugin says.",
 )
 @click.option("--base", "base_name", metavar="NAME|FOLDER", help="The base, where it is not where the record says.")
+@click.option(
+    "--sampler",
+    "sampler_name",
+    metavar="NAME|TIMES",
+    default="exact",
+    show_default=True,
+    help="How chunks are computed: exact, merged, fast, faster, int8, bf16, reuse, stale, graph, fast-graph, or flow "
+    "times such as 1,0.3,0.1.",
+)
+@click.option("--samplers", is_flag=True, help="Measure every sampler against the exact one: time and deviation.")
 @closed_loop_options
 @common_options
-def evaluate(adaptation: str, data: Path | None, base_name: str | None, workspace: Path | None, **options: Any) -> None:
+def evaluate(
+    adaptation: str,
+    data: Path | None,
+    base_name: str | None,
+    sampler_name: str,
+    samplers: bool,
+    workspace: Path | None,
+    **options: Any,
+) -> None:
     """Measure ADAPTATION (`my_arm`, `my_arm/v2`) on the held-out episodes of its dataset.
 
     Where the dataset is not at hand, the example inside the adaptation is answered again and compared.
     With --closed-loop it acts in an environment instead, and successes are counted; with --ablate its inputs are
-    changed one at a time. Both also take `my_arm/base`: the base with nothing learned.
+    changed one at a time. Both also take `my_arm/base`: the base with nothing learned. With --samplers the ways to
+    compute a chunk are compared, in time and in physical units.
     """
     if options["closed_loop"] or options["ablate"]:
         from xvla_platform.cli.ablate import run_open_loop
@@ -34,7 +53,7 @@ def evaluate(adaptation: str, data: Path | None, base_name: str | None, workspac
         from xvla_platform.platform.workspace import Workspace
 
         run = run_closed_loop if options["closed_loop"] else run_open_loop
-        run(Workspace.find(workspace), adaptation, data=data, base=base_name, **options)
+        run(Workspace.find(workspace), adaptation, data=data, base=base_name, sampler=sampler_name, **options)
         return
     refuse_alone(options)
     from xvla_platform.adapt.launch import make_accelerator
@@ -43,6 +62,7 @@ def evaluate(adaptation: str, data: Path | None, base_name: str | None, workspac
     from xvla_platform.errors import RefusedError
     from xvla_platform.evaluation.report import example_difference, example_threshold, measure
     from xvla_platform.modelling.precision import device_label
+    from xvla_platform.modelling.sampling import find_sampler
     from xvla_platform.platform.artifact import load_record, verify
     from xvla_platform.platform.bases import resolve_base
     from xvla_platform.platform.files import write_json
@@ -57,13 +77,18 @@ def evaluate(adaptation: str, data: Path | None, base_name: str | None, workspac
     record = load_record(chosen.folder)
     base = resolve_base(base_name) if base_name else open_base(record, place)
     device = make_accelerator().device
-    policy = load_policy(chosen.folder, base=base, device=device)
+    policy = load_policy(chosen.folder, base=base, device=device, sampler=find_sampler(sampler_name))
     here = device_label(device)
     out = place.runs / "eval" / chosen.name / f"v{chosen.version}"
     dataset = record.spec.dataset
     at_hand = (
         data is not None or dataset.repo is not None or (plugin_folder(place, record) / (dataset.path or "")).exists()
     )
+    if samplers:
+        from xvla_platform.cli.samplers import run_samplers
+
+        run_samplers(place, chosen, policy, open_demonstrations(place, record, data), out, [sampler_name])
+        return
     if not at_hand:
         difference, chunk = example_difference(chosen.folder, policy)
         say(f"{chosen.label}: the dataset is not here, so the adaptation's own example was answered again")
@@ -91,6 +116,8 @@ def evaluate(adaptation: str, data: Path | None, base_name: str | None, workspac
         for f in measured.errors
     )
     verdict = "same as recorded" if same else f"measured here on {here}, which rounds as it does; compare the columns"
+    if sampler_name != "exact":
+        verdict = f"with the sampler {sampler_name}; recorded were those of the exact one"
     say(f"{measured.frames} frames of {measured.episodes} held-out episodes; {verdict}")
     data_out = {
         "adaptation": chosen.label,
@@ -98,6 +125,7 @@ def evaluate(adaptation: str, data: Path | None, base_name: str | None, workspac
         "recorded": dict(measured.recorded),
         "units": dict(measured.units),
         "same": same,
+        "sampler": sampler_name,
         "device": here,
     }
     write_json(out / "report.json", {"schema_version": 1, **data_out})

@@ -100,6 +100,27 @@ def plot_curves(path: Path, lines: Sequence[Mapping[str, Any]], title: str) -> N
     _save(figure, path)
 
 
+def plot_samplers(path: Path, points: Mapping[str, tuple[float, float]], *, title: str) -> None:
+    """Samplers by name as points: milliseconds a chunk, and deviation from the exact chunk in % of action std."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(7, 4.2))
+    floor = 1e-4  # where equal chunks stand on the logarithmic axis
+    for name, (ms, percent) in points.items():
+        axis.plot(ms, max(percent, floor), "o", color=RECORDED if percent < 2 else PREDICTED)
+        axis.annotate(name, (ms, max(percent, floor)), xytext=(6, 4), textcoords="offset points", fontsize=9)
+    axis.axhline(2.0, color=MUTED, linewidth=1, linestyle="--")
+    axis.set(yscale="log", xlabel="ms per chunk (median)", ylabel="deviation from exact [% of action std]")
+    axis.set_xlim(left=0)
+    axis.grid(alpha=0.3)
+    axis.set_title(title, loc="left", fontsize=11)
+    figure.tight_layout()
+    _save(figure, path)
+
+
 def _save(figure: Any, path: Path) -> None:
     """Write a PNG of 256 colours: pictures travel inside adaptations, which stay under a megabyte."""
     from matplotlib import pyplot as plt

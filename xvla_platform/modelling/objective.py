@@ -34,8 +34,8 @@ def mask_inputs(space: ActionSpace, proprio: Tensor, noisy_action: Tensor) -> tu
         return proprio, noisy_action
     proprio, noisy_action = proprio.clone(), noisy_action.clone()
     for part in hidden:
-        proprio[..., part] = 0.0
-        noisy_action[..., part] = 0.0
+        proprio[..., part].zero_()
+        noisy_action[..., part].zero_()
     return proprio, noisy_action
 
 

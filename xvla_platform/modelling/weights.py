@@ -27,10 +27,9 @@ def held_as(model: XVLA, weights: "Weights") -> XVLA:
     merged = _mapped(model, _merged)
     if weights == "bfloat16":
         # Action encoder and decoder, time and norms stay in float32; Florence-2 has its own rule (`precision.encode`).
-        merged.transformer = _mapped(merged.transformer, _bfloat16)
-    if weights == "int8":
-        merged = _mapped(merged, _int8)
-    return merged
+        policy = merged.transformer
+        return _mapped(merged, lambda module: _mapped(policy, _bfloat16) if module is policy else module)
+    return _mapped(merged, _int8) if weights == "int8" else merged
 
 
 class Bfloat16Linear(nn.Module):

@@ -20,7 +20,7 @@ from xvla_platform.data.images import oriented
 from xvla_platform.errors import XvlaError
 from xvla_platform.modelling.checkpoint import load_into, load_model
 from xvla_platform.modelling.processor import Processor
-from xvla_platform.modelling.sampling import EXACT, Sampler, require
+from xvla_platform.modelling.sampling import EXACT, Sampler, find_sampler, require
 from xvla_platform.modelling.xvla import XVLA
 from xvla_platform.platform.artifact import load_manifest, load_record
 from xvla_platform.platform.bases import ResolvedBase
@@ -110,17 +110,17 @@ class Policy:
         *,
         first_state: NDArray[np.float64] | None = None,
         seed: int = 0,
-        sampler: Sampler | None = None,
+        sampler: Sampler | str | None = None,
     ) -> ActionChunk:
         """One action chunk; equal seeds give equal chunks.
 
         Args:
             first_state: [P] the state at the episode's first frame, instead of the one remembered since `reset`.
-            sampler: Another way to compute the chunk than the policy's own.
+            sampler: Another way to compute the chunk than the policy's own, or its name.
         """
         if self._begins:
             self._begins, self._first_state = False, np.array(observation.state, dtype=np.float64)
-        mode = self.mode(sampler)
+        mode = self.mode(find_sampler(sampler) if isinstance(sampler, str) else sampler)
         features = mode.encode(self._frames(observation), self._preprocess, self._words(observation.instruction))
         proprio = torch.from_numpy(self.binding.proprio(observation.state[None]))
         chunk = mode.chunks(features, proprio, seed=seed)[0]
