@@ -15,6 +15,7 @@ from xvla_platform.sim.backend import require_simulator
 def run(
     plugin: str,
     *,
+    task: str,
     episodes: int,
     per_scene: int,
     still_scenes: int | None,
@@ -38,14 +39,15 @@ def run(
     # The bar goes to stderr, so that stdout holds the result alone.
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=as_json or not console.is_terminal) as bar:
-        task = bar.add_task("episodes", total=None)
+        row = bar.add_task("episodes", total=None)
 
         def advance(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
+            bar.update(row, completed=done, total=total)
 
         if still_scenes is None:
             summary = record_demonstrations(
                 plugin,
+                task=task,
                 episodes=episodes,
                 per_scene=per_scene,
                 seed=seed,
@@ -56,6 +58,7 @@ def run(
         else:
             summary = record_still_scenes(
                 plugin,
+                task=task,
                 layouts=still_scenes,
                 seed=seed,
                 workers=workers,
@@ -73,8 +76,6 @@ def run(
         f"{summary.bytes / 1e6:.1f} MB, {summary.seconds:.0f} s"
     )
     if still_scenes is None:
-        click.echo(
-            f"the expert succeeded in {100 * summary.success_rate:.0f} % of its attempts; "
-            f"{summary.dropped_layouts} scenes dropped"
-        )
+        rates = ", ".join(f"{name} {100 * rate:.0f} %" for name, rate in summary.success_rate.items())
+        click.echo(f"the expert succeeded in {rates} of its attempts; {summary.dropped_layouts} scenes dropped")
     click.echo(f"next: {following}")

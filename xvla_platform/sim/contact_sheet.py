@@ -33,7 +33,7 @@ class ContactSheet:
             for moment in moments:
                 tile = episode.images[name][moment]
                 tiles.append(np.pad(tile, ((0, tallest - tile.shape[0]), (0, 2), (0, 0))))
-        self._rows.append((episode.task, np.concatenate(tiles, axis=1)))
+        self._rows.append((episode.instruction, np.concatenate(tiles, axis=1)))
 
     def image(self) -> PillowImage.Image:
         """The sheet: one captioned row for each episode."""

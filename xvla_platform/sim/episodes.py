@@ -1,128 +1,205 @@
-"""Episodes of one scene: the same layout once for every cube that is asked for."""
+"""Episodes of one scene: the same layout once for every instruction that is asked of it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xvla_platform.sim.environment import Image, TableEnvironment
-from xvla_platform.sim.expert import Disturbance, Expert, Phase, grasp_pose
+from xvla_platform.errors import XvlaError
+from xvla_platform.sim.environment import Command, Image, TableEnvironment
+from xvla_platform.sim.expert import Disturbance, Expert, Phase, grasp_pose, working_arm
 from xvla_platform.sim.frames import Array
-from xvla_platform.sim.scene import TABLE_HEIGHT, Layout, sample_instruction, sample_layout
-from xvla_platform.sim.vectors import encode
+from xvla_platform.sim.scene import CUBES, Layout, sample_layout
+from xvla_platform.sim.setup import ArmName
+from xvla_platform.sim.tasks import Goal, Task, chosen
+from xvla_platform.sim.vectors import ArmRows, encode
+from xvla_platform.specs.fields import FieldSpec
 
 ATTEMPTS = 3
-MAX_SECONDS = 6.5
+MAX_SECONDS = 9.0
 DISTURBED_SHARE = 0.6
 LAYOUTS_PER_ARM_POSE = 3
 STILL_STREAM = 3
+# Still scenes say where the named things are seen in the main view: shares of its width and height, from its left and
+# top edge; -1, -1 where the sentence names no place.
+OBJECT_PIXEL, PLACE_PIXEL = "grounding.uv", "grounding.place_uv"
+NOWHERE = (-1.0, -1.0)
+
+Sample = tuple[Array, Array, float, Array]  # world position (3,), rotation (3, 3), opening, joints (J,) of one arm
 
 
 @dataclass(frozen=True)
 class Episode:
     """What one episode adds to a dataset: float32 ``states`` (N, D) and ``actions`` (N, A), one uint8 image
-    stack (N, H, W, 3) per camera name, and its instruction."""
+    stack (N, H, W, 3) per camera name, its ``instruction``, the ``task``'s name, and float32 ``extra`` columns."""
 
+    instruction: str
     task: str
     states: NDArray[np.float32]
     actions: NDArray[np.float32]
     images: dict[str, Image]
+    extra: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class LayoutResult:
-    """All episodes of one layout (empty if a cube could not be picked), and how often the expert tried."""
+    """All episodes of one layout (empty if one could not be done), and the outcome of every attempt, by task."""
 
     episodes: tuple[Episode, ...]
-    attempts: int
-    successes: int
+    attempts: tuple[tuple[str, bool], ...] = ()
 
 
 @dataclass
 class _Trace:
-    states: list[tuple[Array, Array, float]]
-    commands: list[tuple[Array, Array, float]]
+    states: list[dict[ArmName, Sample]]
+    commands: list[dict[ArmName, Sample]]
     images: list[dict[str, Image]]
 
 
-def record_layout(env: TableEnvironment, seed: int, per_scene: int) -> LayoutResult:
+def record_layout(env: TableEnvironment, seed: int, per_scene: int, task: str = "pick") -> LayoutResult:
     """Record one successful episode for each of the first ``per_scene`` cubes of the layout drawn from ``seed``.
 
-    A failed attempt is repeated with other disturbances, at most three times; a layout in which one cube resists
-    is dropped as a whole, because its episodes are meant to differ in the instruction alone.
+    With several tasks they take turns. A failed attempt is repeated with other disturbances, at most three times; a
+    layout in which one goal resists is dropped as a whole, because its episodes are meant to differ in the instruction
+    alone.
     """
+    tasks = chosen(task)
     rng = np.random.default_rng(seed)
     layout = sample_layout(rng, env.setup.sim.min_separation)
-    angles = env.sample_arm(rng)[1]
+    angles = env.sample_arms(rng)
     episodes: list[Episode] = []
-    attempts = successes = 0
-    for colour in layout.colours[:per_scene]:
+    attempts: list[tuple[str, bool]] = []
+    for cube in range(per_scene):
+        kind = tasks[(seed + cube) % len(tasks)]
+        goal = _sample_goal(rng, kind, layout, cube)
         for _ in range(ATTEMPTS):
-            attempts += 1
-            env.place(layout, angles, colour, sample_instruction(rng, colour))
+            env.place(layout, angles, kind, goal, _sample_sentence(rng, kind, layout, goal))
             episode = _rollout(env, np.random.default_rng(rng.integers(2**63)))
+            attempts.append((kind.name, episode is not None))
             if episode is not None:
-                successes += 1
                 episodes.append(episode)
                 break
         else:
-            return LayoutResult((), attempts, successes)
-    return LayoutResult(tuple(episodes), attempts, successes)
+            return LayoutResult((), tuple(attempts))
+    return LayoutResult(tuple(episodes), tuple(attempts))
 
 
-def still_layouts(env: TableEnvironment, seed: int) -> tuple[Episode, ...]:
+def still_layouts(env: TableEnvironment, seed: int, task: str = "pick") -> LayoutResult:
     """One-frame episodes of a few layouts under one arm pose: the action is the grasp pose at the named cube."""
+    main = env.setup.spec.ordered_cameras[0]
+    if env.setup.sim.cameras[main.name].mount != "world":
+        raise XvlaError(
+            "still scenes hold where things are seen in the main view, so it must stand still",
+            file=env.setup.folder / "sim.yaml",
+            field=f"cameras.{main.name}.mount",
+            found="tool",
+            allowed="world",
+        )
+    tasks = chosen(task)
     rng = np.random.default_rng((STILL_STREAM, seed))
-    angles = env.sample_arm(rng)[1]
+    angles = env.sample_arms(rng)
     episodes: list[Episode] = []
-    for _ in range(LAYOUTS_PER_ARM_POSE):
+    for turn in range(LAYOUTS_PER_ARM_POSE):
         layout = sample_layout(rng, env.setup.sim.min_separation)
-        episodes.extend(_still(env, layout, angles, rng))
-    return tuple(episodes)
+        kinds = [tasks[(turn + cube) % len(tasks)] for cube in range(CUBES)]
+        episodes.extend(_stills(env, layout, angles, kinds, rng))
+    return LayoutResult(tuple(episodes))
 
 
-def _still(env: TableEnvironment, layout: Layout, angles: Array, rng: np.random.Generator) -> list[Episode]:
-    env.place(layout, angles, layout.colours[0], "")
-    images = env.render()
-    state = (*env.grip_pose(), env.opening())
-    episodes = []
-    for index, colour in enumerate(layout.colours):
-        command = (*grasp_pose(env, index, env.setup.sim.expert), 1.0)
-        trace = _Trace([state], [command], [images])
-        episodes.append(_episode(env, sample_instruction(rng, colour), trace))
+def _stills(
+    env: TableEnvironment,
+    layout: Layout,
+    angles: Mapping[ArmName, Array],
+    kinds: Sequence[Task],
+    rng: np.random.Generator,
+) -> list[Episode]:
+    """One episode for each cube; none at all if the arm cannot reach one of them."""
+    episodes: list[Episode] = []
+    images: dict[str, Image] = {}
+    for cube, kind in enumerate(kinds):
+        goal = _sample_goal(rng, kind, layout, cube)
+        env.place(layout, angles, kind, goal, _sample_sentence(rng, kind, layout, goal))
+        images = images or env.render()
+        state = _samples(env)
+        name = working_arm(env)
+        position, rotation = grasp_pose(env, cube, env.setup.sim.expert)
+        joints = env.arms[name].reach(position, rotation, env.arms[name].home)
+        if joints is None:
+            return []
+        command = {**_waiting(state), name: (position, rotation, 1.0, joints)}
+        destination = kind.destination(env.state(), goal)
+        extra = {
+            OBJECT_PIXEL: _pixel(env, layout.positions[cube]),
+            PLACE_PIXEL: np.array([NOWHERE], np.float32) if destination is None else _pixel(env, destination),
+        }
+        episodes.append(_episode(env, _Trace([state], [command], [images]), extra))
     return episodes
 
 
+def _sample_goal(rng: np.random.Generator, task: Task, layout: Layout, cube: int) -> Goal:
+    goals = [goal for goal in task.goals(layout) if goal.cube == cube]
+    return goals[int(rng.integers(len(goals)))]
+
+
+def _sample_sentence(rng: np.random.Generator, task: Task, layout: Layout, goal: Goal) -> str:
+    sentences = task.instructions(layout, goal)
+    return sentences[int(rng.integers(len(sentences)))]
+
+
+def _samples(env: TableEnvironment) -> dict[ArmName, Sample]:
+    return {name: (*arm.pose(), arm.opening(), arm.joints()) for name, arm in env.arms.items()}
+
+
+def _waiting(state: Mapping[ArmName, Sample]) -> dict[ArmName, Sample]:
+    """Commands that leave every arm where it is, gripper open."""
+    return {name: (position, rotation, 1.0, joints) for name, (position, rotation, _, joints) in state.items()}
+
+
+def _pixel(env: TableEnvironment, point: Array) -> NDArray[np.float32]:
+    """Where a world point is seen in the main view, (1, 2)."""
+    main = env.setup.spec.ordered_cameras[0]
+    return np.array([env.setup.sim.cameras[main.name].project(point, main.resolution)], np.float32)
+
+
 def _rollout(env: TableEnvironment, rng: np.random.Generator) -> Episode | None:
-    """Run the expert once; None unless the named cube ends up lifted."""
+    """Run the expert once; None unless the task ends up done."""
     expert = Expert(env)
+    arm = env.arms[expert.name]
     disturbance = Disturbance(rng, 1.0 / env.control_hz, active=bool(rng.random() < DISTURBED_SHARE))
+    waiting = _waiting(_samples(env))
     trace = _Trace([], [], [])
     for _ in range(round(MAX_SECONDS * env.control_hz)):
-        position, rotation = env.grip_pose()
-        trace.states.append((position, rotation, env.opening()))
+        trace.states.append(_samples(env))
         trace.images.append(env.render())
-        command = expert.act()
-        trace.commands.append((command.position, command.rotation, command.opening))
-        executed = disturbance.apply(command, position[2] - TABLE_HEIGHT - 0.02, expert.phase)
-        env.step_world(executed.position, executed.rotation, executed.opening)
-        if expert.phase is Phase.DONE:
-            break
-    if expert.phase is not Phase.DONE or not env.success():
-        return None
-    return _episode(env, env.instruction, trace)
+        target = expert.act()
+        intended = arm.solve(target.position, target.rotation)
+        told = {**waiting, expert.name: (target.position, target.rotation, target.opening, intended)}
+        trace.commands.append(told)
+        executed = disturbance.apply(target, expert.clearance(), expert.phase)
+        joints = intended if executed is target else arm.solve(executed.position, executed.rotation)
+        commands = {name: Command(sample[3], sample[2]) for name, sample in told.items()}
+        env.apply({**commands, expert.name: Command(joints, executed.opening)})
+        if expert.phase is Phase.DONE and env.status()["success"]:
+            return _episode(env, trace, {})
+    return None
 
 
-def _episode(env: TableEnvironment, task: str, trace: _Trace) -> Episode:
-    spec, frame = env.setup.spec, env.setup.frame
-    vectors = []
-    for fields, samples in ((spec.proprio.fields, trace.states), (spec.action.fields, trace.commands)):
-        positions, rotations = frame.from_world(
-            np.stack([sample[0] for sample in samples]), np.stack([sample[1] for sample in samples])
-        )
-        openings = np.array([sample[2] for sample in samples])
-        vectors.append(encode(fields, positions, rotations, openings).astype(np.float32))
+def _episode(env: TableEnvironment, trace: _Trace, extra: dict[str, NDArray[np.float32]]) -> Episode:
+    spec = env.setup.spec
     images = {camera.name: np.stack([image[camera.name] for image in trace.images]) for camera in spec.cameras}
-    return Episode(task=task, states=vectors[0], actions=vectors[1], images=images)
+    states = _rows(env, spec.proprio.fields, trace.states)
+    actions = _rows(env, spec.action.fields, trace.commands)
+    return Episode(env.instruction, env.task.name, states, actions, images, extra)
+
+
+def _rows(
+    env: TableEnvironment, fields: Sequence[FieldSpec], samples: Sequence[Mapping[ArmName, Sample]]
+) -> NDArray[np.float32]:
+    arms: dict[str, ArmRows] = {}
+    for name, arm in env.arms.items():
+        positions, rotations, openings, joints = (np.stack([sample[name][i] for sample in samples]) for i in range(4))
+        arms[name] = ArmRows(*arm.frame.from_world(positions, rotations), openings, joints)
+    return encode(fields, arms).astype(np.float32)

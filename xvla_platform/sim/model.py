@@ -1,100 +1,106 @@
-"""robosuite model of one arm at a table with three cubes, and the cameras and looks that we give it."""
+"""robosuite's arms at a table with three cubes and two plates, and the cameras and looks that we give them."""
 
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from xvla_platform.errors import XvlaError
 from xvla_platform.sim.backend import quiet_robosuite
-from xvla_platform.sim.frames import Array
-from xvla_platform.sim.scene import CUBES, HALF_EDGE, TABLE_HEIGHT
-from xvla_platform.sim.setup import CameraPose, SimSetup
+from xvla_platform.sim.scene import CUBES, HALF_EDGE, PLATE_HEIGHT, PLATE_RADIUS, PLATES, TABLE_HEIGHT
+from xvla_platform.sim.setup import ArmName, ArmSpec, SimSetup, camera_axes
 
-GRIP_BODY = "gripper0_right_eef"
-GRIP_SITE = "gripper0_right_grip_site"
 TABLE_TINT = (0.62, 0.58, 0.54, 1.0)  # robosuite's white table leaves yellow little contrast
-SHOWN, HIDDEN = 0, 4  # MuJoCo geom groups after `dress`
+TIMESTEP = 0.002  # s
+UNTOUCHED = 4  # MuJoCo contact bit of shapes that touch nothing
+SHOWN, HIDDEN = 0, 4  # MuJoCo geom groups after `build`
 
 
-def camera_axes(camera: CameraPose) -> Array:
-    """MuJoCo's ``xyaxes`` (6,) of a camera that looks from ``position`` at ``look_at``."""
-    backward = np.asarray(camera.position) - np.asarray(camera.look_at)
-    z = backward / np.linalg.norm(backward)
-    x = np.cross(np.asarray(camera.up, dtype=np.float64), z)
-    x = x / np.linalg.norm(x)
-    return np.concatenate([x, np.cross(z, x)])
+@dataclass(frozen=True)
+class Parts:
+    """A compiled scene: MuJoCo's model, and robosuite's descriptions of each arm and its gripper, by arm."""
+
+    model: Any
+    robots: dict[ArmName, Any]
+    grippers: dict[ArmName, Any]
 
 
-def build(setup: SimSetup) -> Any:
-    """A robosuite environment (only its model, robot and controller are used)."""
+def build(setup: SimSetup) -> Parts:
+    """Compile the scene of one robot at its table."""
+    import mujoco
+
     with quiet_robosuite():
-        return _build(setup)
+        from robosuite.models.arenas import TableArena
+        from robosuite.models.objects import BoxObject
+        from robosuite.models.tasks import ManipulationTask
+
+        robots: dict[ArmName, Any] = {}
+        grippers: dict[ArmName, Any] = {}
+        for number, (name, arm) in enumerate(setup.sim.arms.items()):
+            robots[name], grippers[name] = _arm(number, arm, setup.folder / "sim.yaml")
+        size = [HALF_EDGE] * 3
+        cubes = [BoxObject(name=f"cube{i}", size=size, rgba=[1, 1, 1, 1], density=400.0) for i in range(CUBES)]
+        arena = TableArena(table_full_size=(0.8, 0.8, 0.05), table_offset=(0, 0, TABLE_HEIGHT))
+        arena.set_origin([0, 0, 0])
+        task = ManipulationTask(arena, list(robots.values()), cubes)
+        root = ElementTree.fromstring(task.get_xml())
+    _add_plates(root)
+    _add_cameras(root, setup, grippers)
+    model = mujoco.MjModel.from_xml_string(ElementTree.tostring(root, encoding="unicode"))
+    _dress(model, setup)
+    return Parts(model, robots, grippers)
 
 
-def _build(setup: SimSetup) -> Any:
-    from robosuite.controllers import load_composite_controller_config
-    from robosuite.environments.manipulation.lift import Lift
-    from robosuite.models.arenas import TableArena
-    from robosuite.models.objects import BoxObject
-    from robosuite.models.tasks import ManipulationTask
+def _arm(number: int, arm: ArmSpec, file: Path) -> tuple[Any, Any]:
+    from robosuite.models.bases import robot_base_factory
+    from robosuite.models.grippers import ALL_GRIPPERS, gripper_factory
+    from robosuite.models.robots import create_robot
+    from robosuite.robots import ROBOT_CLASS_MAPPING
 
-    class Table(Lift):
-        """Lift's table with three cubes; placement, observation and reward are ours, elsewhere."""
-
-        def _load_model(self) -> None:
-            super(Lift, self)._load_model()
-            robot = self.robots[0].robot_model
-            robot.set_base_xpos(robot.base_xpos_offset["table"](self.table_full_size[0]))
-            arena = TableArena(
-                table_full_size=self.table_full_size,
-                table_friction=self.table_friction,
-                table_offset=(0, 0, TABLE_HEIGHT),
-            )
-            arena.set_origin([0, 0, 0])
-            size = [HALF_EDGE] * 3
-            self.cubes = [BoxObject(name=f"cube{i}", size=size, rgba=[1, 1, 1, 1], density=400.0) for i in range(CUBES)]
-            self.model = ManipulationTask(arena, [robot], self.cubes)
-
-        def _setup_references(self) -> None:
-            super(Lift, self)._setup_references()
-
-        def _setup_observables(self) -> dict[str, Any]:
-            return {}
-
-        def _reset_internal(self) -> None:
-            super(Lift, self)._reset_internal()
-
-        def edit_model_xml(self, xml_str: str) -> str:
-            return _add_cameras(super().edit_model_xml(xml_str), setup)
-
-    config = load_composite_controller_config(controller="BASIC", robot=setup.sim.robot)
-    arm = config["body_parts"]["right"]
-    arm.update(input_type="absolute", input_ref_frame="world", kp=setup.sim.kp, damping_ratio=1.0)
-    return Table(
-        robots=setup.sim.robot,
-        gripper_types=setup.sim.gripper,
-        controller_configs=config,
-        initialization_noise=None,
-        use_camera_obs=False,
-        use_object_obs=False,
-        has_renderer=False,
-        has_offscreen_renderer=False,
-        hard_reset=False,
-        control_freq=setup.spec.control_hz,
-        renderer="mujoco",
-        seed=0,
-    )
+    for field, name, known in (("robot", arm.robot, ROBOT_CLASS_MAPPING), ("gripper", arm.gripper, ALL_GRIPPERS)):
+        if name not in known:
+            allowed = sorted(str(k) for k in known if k)
+            raise XvlaError("robosuite has none of this name", file=file, field=field, found=name, allowed=allowed)
+    robot = create_robot(arm.robot, idn=number)
+    if robot.arms != ["right"]:
+        raise XvlaError("is no single arm; name one arm under `left` and one under `right`", file=file, found=arm.robot)
+    robot.add_base(robot_base_factory(robot.default_base, idn=number))
+    robot.update_joints()
+    robot.update_actuators()
+    gripper = gripper_factory(arm.gripper, idn=f"{number}_right")
+    robot.add_gripper(gripper, robot.eef_name["right"])
+    robot.set_base_xpos(np.asarray(arm.base.position) + robot.bottom_offset)
+    robot.set_base_ori([0.0, 0.0, np.deg2rad(arm.base.yaw_deg)])
+    return robot, gripper
 
 
-def _add_cameras(xml: str, setup: SimSetup) -> str:
-    root = ElementTree.fromstring(xml)
+def _add_plates(root: ElementTree.Element) -> None:
+    world = root.find("worldbody")
+    assert world is not None
+    for i in range(PLATES):
+        ElementTree.SubElement(
+            world,
+            "geom",
+            name=f"plate{i}",
+            type="cylinder",
+            # Anywhere but at its body's origin, where MuJoCo would take the geom for its body and never move it.
+            pos="0.1 0.1 0.1",
+            size=f"{PLATE_RADIUS} {PLATE_HEIGHT / 2}",
+            contype="0",
+            conaffinity="0",
+        )
+
+
+def _add_cameras(root: ElementTree.Element, setup: SimSetup, grippers: dict[ArmName, Any]) -> None:
     bodies = {body.get("name"): body for body in root.iter("body")}
     world = root.find("worldbody")
     for camera in setup.spec.cameras:
         pose = setup.sim.cameras[camera.name]
-        parent = world if pose.mount == "world" else bodies[GRIP_BODY]
+        parent = world if pose.mount == "world" else bodies[f"{grippers[pose.arm].naming_prefix}eef"]
         assert parent is not None
         ElementTree.SubElement(
             parent,
@@ -105,31 +111,36 @@ def _add_cameras(xml: str, setup: SimSetup) -> str:
             xyaxes=" ".join(f"{v:.6f}" for v in camera_axes(pose)),
             fovy=f"{pose.fovy}",
         )
-    return ElementTree.tostring(root, encoding="unicode")
 
 
-def dress(model: Any, setup: SimSetup) -> None:
+def _dress(model: Any, setup: SimSetup) -> None:
     """Choose what is drawn and what collides, in place.
 
     Drawn: collision shapes of the arm, visual shapes of table, floor and cubes. The arm's
     visual meshes hold a hundred thousand faces and more, which software OpenGL draws ten times slower.
     """
-    tint = np.asarray(setup.sim.colour)
+    tints = [np.asarray(arm.colour) for arm in setup.sim.arms.values()]
     for i in range(model.ngeom):
         name = model.geom(i).name
         body = model.body(model.geom_bodyid[i]).name
-        collision = model.geom_group[i] == 0
-        machine = body.startswith(("robot0", "gripper0", "fixed_mount0", "mount0"))
-        if machine and not body.startswith("gripper0"):
-            # Only gripper, cubes and table need to touch; Sawyer's first link otherwise jams in its own base.
-            model.geom_contype[i] = model.geom_conaffinity[i] = 0
-        shown = name in ("floor", "table_visual") or name.endswith("_g0_vis") or (machine and collision)
-        model.geom_group[i] = SHOWN if shown else HIDDEN
+        gripper = body.startswith("gripper")
+        # The xArm's hand has no shapes for collision alone.
+        collision = model.geom_group[i] == 0 or (gripper and bool(model.geom_contype[i]))
+        machine = gripper or body.startswith(("robot", "fixed_mount", "mount"))
+        if machine and not gripper:
+            # Only gripper, cubes and table need to touch; Sawyer's first link otherwise jams in its own base. The bit
+            # that nothing answers to has MuJoCo draw the convex hull: a tenth of the faces.
+            model.geom_contype[i], model.geom_conaffinity[i] = 0, UNTOUCHED
+        thing = name.startswith("plate") or (name.startswith("cube") and name.endswith("_vis"))
+        shown = thing or name in ("floor", "table_visual")
+        model.geom_group[i] = SHOWN if shown or (machine and collision) else HIDDEN
         if machine and collision:
+            number = int(next(c for c in body if c.isdigit()))
             # Alternate shades make the links tell apart; fingers are dark as on the real grippers.
-            shade = 0.25 if body.startswith("gripper0") else 0.75 + 0.25 * (model.geom_bodyid[i] % 2)
-            model.geom_rgba[i] = [*(tint * shade), 1.0]
+            shade = 0.25 if gripper else 0.75 + 0.25 * (model.geom_bodyid[i] % 2)
+            model.geom_rgba[i] = [*(tints[number] * shade), 1.0]
             model.geom_matid[i] = -1
+    model.opt.timestep = TIMESTEP
     model.mat_reflectance[:] = 0.0
     model.mat_rgba[model.mat("table_ceramic").id] = TABLE_TINT
     model.vis.quality.numslices, model.vis.quality.numstacks = 16, 8

@@ -1,10 +1,13 @@
-"""Adds ``xvla record`` to the command line. Imports nothing heavy until the command runs."""
+"""Adds ``xvla record`` and the simulated robots' environment. Imports nothing heavy until they are used."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import click
 
 from xvla_platform.hooks import hookimpl
+from xvla_platform.platform.hookspecs import Environment
 
 
 @hookimpl
@@ -13,10 +16,32 @@ def register_commands(cli: click.Group) -> None:
     cli.add_command(record)
 
 
+@hookimpl
+def register_environments() -> Iterable[Environment]:
+    """The table of every robot that has a ``sim.yaml`` beside its ``plugin.yaml``."""
+    return [
+        Environment(
+            name="robosuite",
+            make="xvla_platform.sim.gym_env:make",
+            summary="the simulated robot at its table (extra: sim)",
+            fits=lambda _spec, folder: (folder / "sim.yaml").is_file(),
+        )
+    ]
+
+
 @click.command(short_help="Record demonstrations of a simulated robot (extra: sim).")
 @click.argument("plugin", type=click.Path())
+@click.option(
+    "--task",
+    type=click.Choice(["pick", "place", "stack", "all"]),
+    default="pick",
+    show_default=True,
+    help="What is asked; all: the tasks take turns in the same scenes.",
+)
 @click.option("--episodes", type=int, default=60, show_default=True, help="How many demonstrations.")
-@click.option("--per-scene", type=int, default=3, show_default=True, help="Cubes of one scene to be picked in turn.")
+@click.option(
+    "--per-scene", type=int, default=3, show_default=True, help="Instructions played in one scene, one a cube."
+)
 @click.option("--still-scenes", type=int, default=None, help="Record this many motionless scenes instead (grounding).")
 @click.option("--seed", type=int, default=0, show_default=True, help="Scene i is drawn from seed + i.")
 @click.option("--workers", type=int, default=1, show_default=True, help="Processes; the result is the same.")
@@ -24,6 +49,7 @@ def register_commands(cli: click.Group) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def record(
     plugin: str,
+    task: str,
     episodes: int,
     per_scene: int,
     still_scenes: int | None,
@@ -40,6 +66,7 @@ def record(
 
     run(
         plugin,
+        task=task,
         episodes=episodes,
         per_scene=per_scene,
         still_scenes=still_scenes,

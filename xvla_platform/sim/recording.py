@@ -24,6 +24,8 @@ from xvla_platform.sim.contact_sheet import ContactSheet
 from xvla_platform.sim.environment import TableEnvironment
 from xvla_platform.sim.episodes import (
     LAYOUTS_PER_ARM_POSE,
+    OBJECT_PIXEL,
+    PLACE_PIXEL,
     Episode,
     LayoutResult,
     record_layout,
@@ -31,6 +33,7 @@ from xvla_platform.sim.episodes import (
 )
 from xvla_platform.sim.scene import CUBES
 from xvla_platform.sim.setup import SimSetup, load_setup
+from xvla_platform.sim.tasks import chosen
 from xvla_platform.sim.vectors import dimension_names
 
 log = logging.getLogger(__name__)
@@ -42,8 +45,17 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
+class _Job:
+    """What to do with a scene's seed."""
+
+    still: bool
+    per_scene: int
+    task: str
+
+
+@dataclass(frozen=True)
 class RecordingSummary:
-    """What a recording wrote; ``success_rate`` is the expert's, over all attempts (1.0 for still scenes)."""
+    """What a recording wrote; ``success_rate`` is the expert's over all attempts, by task (none for still scenes)."""
 
     robot: str
     dataset: str
@@ -51,7 +63,7 @@ class RecordingSummary:
     frames: int
     layouts: int
     dropped_layouts: int
-    success_rate: float
+    success_rate: dict[str, float]
     seconds: float
     bytes: int
     contact_sheet: str
@@ -65,6 +77,7 @@ def record_demonstrations(
     plugin: str | Path,
     *,
     episodes: int,
+    task: str = "pick",
     per_scene: int = CUBES,
     seed: int = 0,
     workers: int = 1,
@@ -74,7 +87,8 @@ def record_demonstrations(
     """Record ``episodes`` expert demonstrations into the plugin's ``dataset.path``.
 
     Scene i is drawn from ``seed + i`` and gives one episode for each of ``per_scene`` of its three cubes, in
-    consecutive episode indices: three teach that the words decide, one is what a person would record.
+    consecutive episode indices: three teach that the words decide, one is what a person would record. ``task`` is a
+    task's name, or ``all``: then the tasks take turns, within a scene and from scene to scene.
     """
     if not 1 <= per_scene <= CUBES:
         raise XvlaError("out of range", field="per-scene", found=per_scene, allowed=f"1 to {CUBES}")
@@ -84,8 +98,7 @@ def record_demonstrations(
     return _record(
         setup,
         setup.folder / setup.spec.dataset.path,
-        still=False,
-        per_scene=per_scene,
+        job=_Job(still=False, per_scene=per_scene, task=task),
         episodes=_positive("episodes", episodes),
         seed=seed,
         workers=_positive("workers", workers),
@@ -98,18 +111,22 @@ def record_still_scenes(
     plugin: str | Path,
     *,
     layouts: int,
+    task: str = "pick",
     seed: int = 0,
     workers: int = 1,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> RecordingSummary:
-    """Record ``layouts`` scenes without motion into ``still_scenes``: one one-frame episode for each cube."""
+    """Record ``layouts`` scenes without motion into ``still_scenes``: one one-frame episode for each cube.
+
+    Columns of their own tell where the named object and the named place are seen in the main view
+    (``grounding.uv``, ``grounding.place_uv``).
+    """
     setup = load_setup(plugin)
     return _record(
         setup,
         setup.folder / STILL_FOLDER,
-        still=True,
-        per_scene=CUBES,
+        job=_Job(still=True, per_scene=CUBES, task=task),
         episodes=CUBES * _positive("still-scenes", layouts),
         seed=seed,
         workers=_positive("workers", workers),
@@ -128,8 +145,7 @@ def _record(
     setup: SimSetup,
     root: Path,
     *,
-    still: bool,
-    per_scene: int,
+    job: _Job,
     episodes: int,
     seed: int,
     workers: int,
@@ -138,6 +154,7 @@ def _record(
 ) -> RecordingSummary:
     if seed < 0:
         raise XvlaError("a seed is not negative", field="seed", found=seed)
+    chosen(job.task)
     require_simulator()
     spec = setup.spec
     writer = LeRobotWriter(
@@ -147,22 +164,23 @@ def _record(
             VectorColumn(key, tuple(dimension_names(fields)))
             for vector in (spec.proprio, spec.action)
             for key, fields in vector.columns().items()
-        ],
+        ]
+        + [VectorColumn(key, ("u", "v")) for key in (OBJECT_PIXEL, PLACE_PIXEL) if job.still],
         cameras=[CameraColumn(c.key, c.resolution[0], c.resolution[1]) for c in spec.cameras],
         robot_type=spec.name,
         overwrite=overwrite,
     )
-    per_job = CUBES * LAYOUTS_PER_ARM_POSE if still else per_scene
-    jobs = -(-episodes // per_job)
+    jobs = -(-episodes // (CUBES * LAYOUTS_PER_ARM_POSE if job.still else job.per_scene))
     sheet = ContactSheet(spec)
     begun = time.monotonic()
-    attempts = successes = layouts = dropped = 0
-    with writer, _results(setup, still, per_scene, seed, workers) as results:
+    attempts: dict[str, list[bool]] = {}
+    layouts = dropped = 0
+    with writer, _results(setup, job, seed, workers) as results:
         for done, result in enumerate(results):
-            attempts += result.attempts
-            successes += result.successes
+            for name, success in result.attempts:
+                attempts.setdefault(name, []).append(success)
             dropped += not result.episodes
-            layouts += len(result.episodes) // per_scene
+            layouts += len(result.episodes) // job.per_scene
             for episode in result.episodes[: episodes - writer.total_episodes]:
                 _add(writer, setup, episode)
                 sheet.add(episode)
@@ -172,7 +190,7 @@ def _record(
                 break
             if done + 1 >= 2 * jobs + 8 and (done + 1 - dropped) < LEAST_SUCCESS * (done + 1):
                 raise XvlaError(
-                    f"the expert picked all cubes in {done + 1 - dropped} of {done + 1} scenes only",
+                    f"the expert did what was asked in {done + 1 - dropped} of {done + 1} scenes only",
                     file=setup.folder / "sim.yaml",
                     field="expert",
                     hint="look at cameras and grasp_height, or lower the speed",
@@ -188,7 +206,7 @@ def _record(
         frames=writer.total_frames,
         layouts=layouts,
         dropped_layouts=dropped,
-        success_rate=successes / attempts if attempts else 1.0,
+        success_rate={name: sum(outcomes) / len(outcomes) for name, outcomes in attempts.items()},
         seconds=time.monotonic() - begun,
         bytes=size,
         contact_sheet=str(root / CONTACT_SHEET),
@@ -198,8 +216,12 @@ def _record(
 def _add(writer: LeRobotWriter, setup: SimSetup, episode: Episode) -> None:
     spec = setup.spec
     writer.add_episode(
-        episode.task,
-        {**split_vector(spec.proprio, episode.states), **split_vector(spec.action, episode.actions)},
+        episode.instruction,
+        {
+            **split_vector(spec.proprio, episode.states),
+            **split_vector(spec.action, episode.actions),
+            **episode.extra,
+        },
         {camera.key: episode.images[camera.name] for camera in spec.cameras},
     )
 
@@ -213,24 +235,24 @@ def _start_worker(folder: str) -> None:
     _environment = TableEnvironment(load_setup(folder))
 
 
-def _run(seed: int, still: bool, per_scene: int) -> LayoutResult:
+def _run(seed: int, job: _Job) -> LayoutResult:
     assert _environment is not None
-    return _one(_environment, seed, still, per_scene)
+    return _one(_environment, seed, job)
 
 
-def _one(env: TableEnvironment, seed: int, still: bool, per_scene: int) -> LayoutResult:
-    if still:
-        return LayoutResult(still_layouts(env, seed), 0, 0)
-    return record_layout(env, seed, per_scene)
+def _one(env: TableEnvironment, seed: int, job: _Job) -> LayoutResult:
+    if job.still:
+        return still_layouts(env, seed, job.task)
+    return record_layout(env, seed, job.per_scene, job.task)
 
 
 @contextmanager
-def _results(setup: SimSetup, still: bool, per_scene: int, seed: int, workers: int) -> Iterator[Iterator[LayoutResult]]:
+def _results(setup: SimSetup, job: _Job, seed: int, workers: int) -> Iterator[Iterator[LayoutResult]]:
     """An endless stream of results in seed order, whoever computed them."""
     if workers == 1:
         env = TableEnvironment(setup)
         try:
-            yield (_one(env, s, still, per_scene) for s in _count(seed))
+            yield (_one(env, s, job) for s in _count(seed))
         finally:
             env.close()
         return
@@ -239,16 +261,16 @@ def _results(setup: SimSetup, still: bool, per_scene: int, seed: int, workers: i
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(str(setup.folder),))
     try:
-        yield _ordered(pool, still, per_scene, seed, workers)
+        yield _ordered(pool, job, seed, workers)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _ordered(pool: ProcessPoolExecutor, still: bool, per_scene: int, seed: int, workers: int) -> Iterator[LayoutResult]:
+def _ordered(pool: ProcessPoolExecutor, job: _Job, seed: int, workers: int) -> Iterator[LayoutResult]:
     # A window bounds the memory: a finished scene holds tens of megabytes of images.
     waiting: deque[Future[LayoutResult]] = deque()
     for s in _count(seed):
-        waiting.append(pool.submit(_run, s, still, per_scene))
+        waiting.append(pool.submit(_run, s, job))
         if len(waiting) > 3 * workers:
             yield waiting.popleft().result()
 

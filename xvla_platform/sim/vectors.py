@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -24,17 +26,48 @@ ROTATION_NAMES: dict[str, tuple[str, ...]] = {
 }
 
 
-def check_supported(spec: EmbodimentSpec, file: str) -> None:
-    """XvlaError unless both vectors hold one pose and one gripper, commanded absolutely."""
+@dataclass(frozen=True)
+class ArmRows:
+    """Samples of one arm in its data frame: ``positions`` (N, 3) m, ``rotations`` (N, 3, 3), ``openings`` (N,) with 1
+    open and 0 closed, ``joints`` (N, J) rad."""
+
+    positions: Array
+    rotations: Array
+    openings: Array
+    joints: Array
+
+
+@dataclass(frozen=True)
+class ArmCommand:
+    """One arm's part of an action: joints (J,) rad, or a pose (3,) m, (3, 3) in its data frame; ``opening`` 0..1."""
+
+    opening: float
+    joints: Array | None = None
+    position: Array | None = None
+    rotation: Array | None = None
+
+
+def check_supported(spec: EmbodimentSpec, arms: Sequence[str], file: str) -> None:
+    """XvlaError unless both vectors hold a gripper and a pose or joints for each arm, commanded absolutely."""
     for column, vector in (("proprio", spec.proprio), ("action", spec.action)):
-        kinds = sorted(field.kind for field in vector.fields)
-        if kinds != ["gripper", "position", "rotation"]:
-            raise XvlaError(
-                "a simulated robot records one position, one rotation and one gripper",
-                file=file,
-                field=f"{column}.fields",
-                found=", ".join(kinds),
-            )
+        for arm in arms:
+            kinds = sorted(field.kind for field in vector.fields if field.arm == arm and field.kind != "ignored")
+            if kinds not in (["gripper", "position", "rotation"], ["gripper", "joint"]):
+                raise XvlaError(
+                    "an arm of a simulated robot records a position, a rotation and a gripper, or joints and a gripper",
+                    file=file,
+                    field=f"{column}.fields",
+                    found=f"{arm}: {', '.join(kinds) or 'nothing'}",
+                )
+        for index, field in enumerate(vector.fields):
+            wrong = field.kind == "ignored" or field.arm not in arms
+            if wrong or (field.kind == "joint" and field.unit not in ("rad", "deg")):
+                raise XvlaError(
+                    "a simulated robot records nothing else, and joints in rad or deg",
+                    file=file,
+                    field=f"{column}.fields[{index}]",
+                    found=f"{field.name} ({field.kind}, {field.arm}, {field.unit})",
+                )
     for index, field in enumerate(spec.action.fields):
         if isinstance(field, ActionFieldSpec) and field.reference != "absolute":
             raise XvlaError(
@@ -47,51 +80,63 @@ def check_supported(spec: EmbodimentSpec, file: str) -> None:
 
 
 def dimension_names(fields: Sequence[FieldSpec]) -> list[str]:
-    """One name per dimension of a vector, in order."""
+    """One name per dimension of a vector, in order; with two arms, the arm's name goes before."""
     names: list[str] = []
+    both = len({field.arm for field in fields}) > 1
     for field in fields:
         if field.kind == "position":
-            names += ["x", "y", "z"]
+            own = ["x", "y", "z"]
         elif field.kind == "rotation":
-            names += ROTATION_NAMES[str(field.format)]
+            own = list(ROTATION_NAMES[str(field.format)])
+        elif field.kind == "joint":
+            own = [f"joint_{i + 1}" for i in range(field.size)]
         else:
-            names.append(field.name)
+            own = ["gripper"] if both else [field.name]
+        names += [f"{field.arm}_{name}" for name in own] if both else own
     return names
 
 
-def encode(fields: Sequence[FieldSpec], positions: Array, rotations: Array, openings: Array) -> Array:
-    """Write poses in a robot's own units.
+def encode(fields: Sequence[FieldSpec], arms: Mapping[str, ArmRows]) -> Array:
+    """Write samples in a robot's own units, (N, D).
 
-    ``positions`` (N, 3) m and ``rotations`` (N, 3, 3) in the data frame, ``openings`` (N,) with 1 open, 0 closed.
-    Returns (N, D). Quaternions start with w >= 0 and keep their sign continuous along N.
+    Quaternions start with w >= 0 and keep their sign continuous along N.
     """
     columns = []
     for field in fields:
+        arm = arms[field.arm]
         if field.kind == "position":
-            columns.append(positions / METRES_PER_UNIT[str(field.unit)])
+            columns.append(arm.positions / METRES_PER_UNIT[str(field.unit)])
         elif field.kind == "rotation":
-            columns.append(_encode_rotation(field, rotations))
+            columns.append(_encode_rotation(field, arm.rotations))
+        elif field.kind == "joint":
+            columns.append(np.rad2deg(arm.joints) if field.unit == "deg" else arm.joints)
         else:
             closed, opened = gripper_range(field)
-            columns.append((closed + openings * (opened - closed))[:, None])
+            columns.append((closed + arm.openings * (opened - closed))[:, None])
     return np.concatenate(columns, axis=1)
 
 
-def decode(fields: Sequence[FieldSpec], vector: Array) -> tuple[Array, Array, float]:
-    """Inverse of :func:`encode` for one vector (D,): position (3,) m, rotation (3, 3), opening 0..1."""
-    position, rotation, opening = np.zeros(3), np.eye(3), 1.0
+def decode(fields: Sequence[FieldSpec], vector: Array) -> dict[str, ArmCommand]:
+    """Inverse of :func:`encode` for one vector (D,), by arm."""
+    size = sum(field.size for field in fields)
+    if np.shape(vector) != (size,) or not np.isfinite(vector).all():
+        raise XvlaError("an action is one finite row", field="action", found=list(np.shape(vector)), allowed=[size])
+    parts: dict[str, dict[str, Any]] = {}
     start = 0
     for field in fields:
         part = np.asarray(vector[start : start + field.size], dtype=np.float64)
         start += field.size
+        own = parts.setdefault(field.arm, {})
         if field.kind == "position":
-            position = part * METRES_PER_UNIT[str(field.unit)]
+            own["position"] = part * METRES_PER_UNIT[str(field.unit)]
         elif field.kind == "rotation":
-            rotation = _decode_rotation(field, part)
+            own["rotation"] = _decode_rotation(field, part)
+        elif field.kind == "joint":
+            own["joints"] = np.deg2rad(part) if field.unit == "deg" else part
         else:
             closed, opened = gripper_range(field)
-            opening = float((part[0] - closed) / (opened - closed))
-    return position, rotation, opening
+            own["opening"] = float((part[0] - closed) / (opened - closed))
+    return {arm: ArmCommand(**own) for arm, own in parts.items()}
 
 
 def gripper_range(field: FieldSpec) -> tuple[float, float]:
