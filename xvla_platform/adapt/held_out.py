@@ -26,40 +26,38 @@ from xvla_platform.adapt.sources import Draw, assemble
 from xvla_platform.evaluation.open_loop import predict_chunks
 from xvla_platform.modelling.precision import has_bf16
 from xvla_platform.modelling.processor import Processor
-from xvla_platform.modelling.xvla import XVLA, published_times
+from xvla_platform.modelling.xvla import XVLA
 
 MOST_ROWS = 120  # of each robot and measure
 BATCH = 60
-STEPS = 2  # of the sampler: enough to see where it goes
+TIMES = (1.0, 0.2)  # of the sampler: enough to see where it goes
 SEED = 0
 
 
 @torch.no_grad()
-def measure(model: XVLA, stocks: Sequence[Stock], processor: Processor) -> dict[str, float]:
-    """Every measure by `held_out/<robot>/<measure>`; the model is left in evaluation mode."""
+def measure(model: XVLA, stocks: Sequence[Stock], processor: Processor, *, acts: bool = True) -> dict[str, float]:
+    """Every measure by `held_out/<robot>/<measure>`, without `acts` only what is seen; leaves evaluation mode on."""
     model.eval()
     out: dict[str, float] = {}
     for stock in stocks:
-        if not len(stock.held):
+        if not len(stock.held) or not (acts or stock.still):
             continue
-        found = (_still if stock.still else _moving)(model, stock, processor)
+        found = _still(model, stock, processor, acts) if stock.still else _moving(model, stock, processor)
         out |= {f"held_out/{stock.source.name}/{name}": value for name, value in found.items()}
     return out
 
 
-def _still(model: XVLA, stock: Stock, processor: Processor) -> dict[str, float]:
+def _still(model: XVLA, stock: Stock, processor: Processor, acts: bool) -> dict[str, float]:
     scenes = _scenes(stock, stock.held)
     if scenes is None:
         return {}
     rows = scenes.reshape(-1)
-    chunks, seen = _answers(model, stock, rows, processor)
-    target = stock.source.action[rows]
-    dims = _positions(model)
-    answer, wanted = (x[:, 0, dims].unflatten(0, scenes.shape) for x in (chunks, target))
-    found = {
-        "near": _nearest(answer, wanted),
-        "error": float((answer - wanted).norm(dim=-1).mean()),
-    }
+    chunks, seen = _answers(model, stock, rows, processor, acts)
+    found = {}
+    if chunks is not None:
+        dims = _positions(model)
+        answer, wanted = (x[:, 0, dims].unflatten(0, scenes.shape) for x in (chunks, stock.source.action[rows]))
+        found = {"near": _nearest(answer, wanted), "error": float((answer - wanted).norm(dim=-1).mean())}
     if stock.uv is not None and seen is not None:
         places = stock.uv[rows].unflatten(0, scenes.shape)
         visible = places.isfinite().all(-1).all(-1)
@@ -71,7 +69,7 @@ def _still(model: XVLA, stock: Stock, processor: Processor) -> dict[str, float]:
 def _moving(model: XVLA, stock: Stock, processor: Processor) -> dict[str, float]:
     rows = stock.held[:: -(-len(stock.held) // MOST_ROWS)]
     dims = _positions(model)
-    chunks, _ = _answers(model, stock, rows, processor)
+    chunks = _chunks(model, stock, rows, processor)
     here, target = stock.source.proprio[rows][:, None, dims], stock.source.action[rows][..., dims]
     found = {
         "error": float((chunks[..., dims] - target).norm(dim=-1).mean()),
@@ -80,7 +78,7 @@ def _moving(model: XVLA, stock: Stock, processor: Processor) -> dict[str, float]
     scenes = _scenes(stock, np.intersect1d(stock.first, stock.held))
     if scenes is not None:
         rows = scenes.reshape(-1)
-        chunks, _ = _answers(model, stock, rows, processor)
+        chunks = _chunks(model, stock, rows, processor)
         here = stock.source.proprio[rows][:, dims]
         ahead = (chunks[:, -1, dims] - here).unflatten(0, scenes.shape)
         wanted = (stock.source.action[rows][:, -1, dims] - here).unflatten(0, scenes.shape)
@@ -111,8 +109,17 @@ def _positions(model: XVLA) -> list[int]:
     return [i for field in fields for i in range(field.start, field.stop)]
 
 
-def _answers(model: XVLA, stock: Stock, rows: NDArray[np.int64], processor: Processor) -> tuple[Tensor, Tensor | None]:
-    """Chunks [n, T, dim] for some rows, and where the head that reads the words sees the named object [n, 2]."""
+def _chunks(model: XVLA, stock: Stock, rows: NDArray[np.int64], processor: Processor) -> Tensor:
+    """Chunks [n, T, dim] for some rows."""
+    chunks, _ = _answers(model, stock, rows, processor, acts=True)
+    assert chunks is not None
+    return chunks
+
+
+def _answers(
+    model: XVLA, stock: Stock, rows: NDArray[np.int64], processor: Processor, acts: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """Chunks [n, T, dim] for some rows, if it acts, and where the head that reads the words sees the named [n, 2]."""
     assert model.vlm is not None
     device = next(model.parameters()).device
     chunks: list[Tensor] = []
@@ -127,16 +134,18 @@ def _answers(model: XVLA, stock: Stock, rows: NDArray[np.int64], processor: Proc
             views, (vlm, aux) = encode_pictures(model, *inputs, known["picture"])
             if hasattr(model.vlm, HEADS):
                 seen.append(locate(read(model, views, vlm, known["classes"])[1]).float().cpu())
+        if not acts:
+            continue
         found = predict_chunks(
             model,
             features=(vlm.float(), aux.float()),
             proprio=batch["proprio"],
             domain_id=stock.source.domain_id,
             seed=SEED,
-            times=published_times(STEPS),
+            times=TIMES,
         )
         chunks.append(torch.from_numpy(found))
-    return torch.cat(chunks), torch.cat(seen) if seen else None
+    return torch.cat(chunks) if chunks else None, torch.cat(seen) if seen else None
 
 
 def plot_pretraining(path: Path, lines: Sequence[dict[str, Any]], title: str) -> None:

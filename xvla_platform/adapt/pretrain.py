@@ -137,10 +137,16 @@ class _Measuring:
     """An observer that measures held-out scenes at a phase's end, and every so many steps, and tells another."""
 
     def __init__(
-        self, told: Observer, model: XVLA, stocks: list[Stock], processor: Processor, every: int | None, main: bool
+        self,
+        told: Observer,
+        model: GroundedXVLA,
+        stocks: list[Stock],
+        processor: Processor,
+        every: int | None,
+        main: bool,
     ) -> None:
         self._told = told
-        self._measure = (lambda: measure(model, stocks, processor)) if main else dict
+        self._measure = (lambda: measure(model, stocks, processor, acts=model.acts)) if main else dict
         self._every = every
 
     def stage_started(self, stage: Stage, index: int, start: int, trained: Mapping[str, int]) -> None:
