@@ -15,14 +15,17 @@ from xvla_platform.cli.output import common_options, done, say
 def pretrain(recipe: Path, out: Path | None, resume: bool, workspace: Path | None) -> None:
     """Pretrain the base that RECIPE describes: its dimensions, robots, rows and mixture phases.
 
-    The demonstrations are those of the recipe's plugins (`xvla record` makes them). Under `torchrun` or
-    `accelerate launch` all processes share each batch.
+    The demonstrations are those of the recipe's plugins (`xvla record` makes them). Their last scenes are held out, and
+    what the base does on them is printed, written beside the weights and drawn in the run's `curves.png`. Under
+    `torchrun` or `accelerate launch` all processes share each batch.
     """
     from xvla_platform.adapt.launch import make_accelerator
     from xvla_platform.adapt.loop import Observers
+    from xvla_platform.adapt.pretrain import CURVES, HELD_OUT
     from xvla_platform.adapt.pretrain import pretrain as run_pretraining
     from xvla_platform.adapt.run import RunLog
     from xvla_platform.cli.progress import Bars
+    from xvla_platform.platform.files import read_json
     from xvla_platform.platform.workspace import Workspace
     from xvla_platform.specs.base import load_model
     from xvla_platform.specs.recipe import PretrainRecipe
@@ -54,8 +57,12 @@ def pretrain(recipe: Path, out: Path | None, resume: bool, workspace: Path | Non
         if log is not None:
             log.close()
     if main:
+        measured = read_json(target / HELD_OUT) if (target / HELD_OUT).is_file() else {}
+        for name, value in measured.items():
+            say(f"held out  {name.removeprefix('held_out/'):<24} {value:.3f}")
+        say(f"curves    {place.shown(folder / CURVES)}")
         done(
             wrote=place.shown(target),
             next_command=f"xvla add-embodiment plugins/my_arm --base {place.shown(target)}",
-            data={"base": str(target)},
+            data={"base": str(target), "held_out": measured},
         )
