@@ -4,6 +4,7 @@ A multiply-add is two. Gradients of frozen weights do not exist and are not coun
 """
 
 from collections.abc import Callable, Iterable
+from copy import deepcopy
 from functools import partial
 from typing import Any
 
@@ -46,7 +47,7 @@ def count(config: XVLAConfig, image_size: tuple[int, int], kinds: Iterable[str])
         if kind == "encode":
             found[kind] = encoding
         elif what != "inference":
-            found[kind] = count_step(kind, config, image_size)
+            found[kind] = count_step(kind, deepcopy(model), image_size)
         elif kind != PEER_CHUNK:
             found[kind] = encoding + _counted(partial(_generate, model, image_size, find_sampler(sampler).times))
     if PEER_CHUNK in kinds:
@@ -56,10 +57,8 @@ def count(config: XVLAConfig, image_size: tuple[int, int], kinds: Iterable[str])
     return found
 
 
-def count_step(kind: str, config: XVLAConfig, image_size: tuple[int, int]) -> int:
+def count_step(kind: str, model: XVLA, image_size: tuple[int, int]) -> int:
     """One sample through a step of this kind: forward, and backward as far as something below is trained."""
-    with torch.device("meta"):
-        model = XVLA(config)
     _prepare(model, kind)
     model.train()
 

@@ -1,7 +1,7 @@
 """What is measured: every cell, and which two are compared."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from xvla_platform.bench.sizes import Size
@@ -52,9 +52,15 @@ class Comparison:
 
 
 def cells_of(
-    groups: Iterable[str], size: Size, views: tuple[int, ...], *, peer: bool, samplers: list[str]
+    groups: Iterable[str], size: Size, views: tuple[int, ...], *, peer: bool, samplers: list[str], whole: bool = False
 ) -> list[Cell]:
-    """Every cell of the chosen groups, the cheap ones first."""
+    """Every cell of the chosen groups, the cheap ones first.
+
+    Args:
+        whole: Take all steps of the end-to-end comparison, instead of extrapolating from a few.
+    """
+    if whole:
+        size = replace(size, steps=STEPS, frames=FRAMES)
     made: list[Cell] = []
     if "steps" in groups:
         for count in views:

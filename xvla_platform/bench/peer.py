@@ -91,7 +91,8 @@ def with_lora(model: nn.Module) -> nn.Module:
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     tables = [f"transformer.{table}" for table in TABLES]
     config = LoraConfig(r=8, lora_alpha=16, target_modules=linear, modules_to_save=tables, bias="none")
-    wrapped: nn.Module = get_peft_model(model, config).base_model.model
+    wrapped = get_peft_model(model, config).base_model.model
+    assert isinstance(wrapped, nn.Module)
     return wrapped
 
 

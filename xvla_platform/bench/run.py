@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,9 @@ class Settings:
         size: A named size, or a base.
         peer_python: A Python in which LeRobot and its X-VLA are installed.
         plugin: Folder of the robot whose recordings the input pipeline reads.
+        command: What was typed, to be kept with the results.
         only: Kinds of steps and samplers to measure; empty: all.
+        whole: Take all thousand steps of the end-to-end comparison.
         scratch: Where the random base is written while the run lasts; None: the system's temporary folder.
         peak_tflops: The GPU's peak in the type that is computed in; None: what is known of it.
     """
@@ -46,7 +48,9 @@ class Settings:
     threads: int
     rounds: int
     limit_s: float
+    command: str = ""
     only: tuple[str, ...] = ()
+    whole: bool = False
     scratch: Path | None = None
     peak_tflops: float | None = None
 
@@ -64,6 +68,7 @@ def plan(settings: Settings) -> list[Cell]:
         settings.views,
         peer=settings.peer_python is not None,
         samplers=samplers_for(settings.device),
+        whole=settings.whole,
     )
     names = {name for cell in cells for name in _names(cell)}
     unknown = sorted(set(settings.only) - names)
@@ -91,7 +96,7 @@ def run(settings: Settings, out: Path, tell: Callable[[Cell, dict[str, Any] | No
     check(settings)
     cells, results = plan(settings), _continued(out, settings)
     missing = [cell for cell in cells if cell.key not in results["cells"]]
-    with _base(settings, cells, results) as folder:
+    with _base(settings, missing, results) if missing else nullcontext(Path()) as folder:
         for cell in missing:
             tell(cell, None)
             results["cells"][cell.key] = found = run_cell(cell, settings, folder)
@@ -203,7 +208,8 @@ def _base(settings: Settings, cells: list[Cell], results: dict[str, Any]) -> Ite
         spec = {"kind": "base", "size": settings.size, "folder": f"{scratch}/base", "threads": settings.threads}
         spec["count"] = needed(cells)
         found = _process(spec, settings, None, "the random base")["flops"]
-        results["flops"] = {views: results["flops"].get(views, {}) | counts for views, counts in found.items()}
+        for views, counts in found.items():
+            results["flops"].setdefault(views, {}).update(counts)
         yield Path(scratch) / "base"
 
 

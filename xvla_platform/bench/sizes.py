@@ -45,7 +45,7 @@ class Size:
 def size_of(name: str) -> Size:
     """How the named size, or a base of any size, is measured."""
     if name == "tiny":
-        return Size(name=name, batch=8, micro=16, steps=1000, frames=1000)
+        return Size(name=name, batch=8, micro=16, steps=20, frames=100)
     if name == "mid":
         return Size(name=name, batch=4, micro=4, steps=2, frames=32)
     if name == "0.9B":

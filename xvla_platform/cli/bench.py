@@ -1,5 +1,7 @@
 """`xvla bench`: what steps, chunks and batches cost on this machine, the arithmetic beside every time."""
 
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +59,7 @@ WHAT = ("steps", "inference", "pipeline", "end-to-end", "all")
 @click.option(
     "--only", multiple=True, metavar="CELL", help="Measure this kind of cell or sampler only; may be repeated."
 )
+@click.option("--whole", is_flag=True, help="Take all 1,000 steps end to end, instead of extrapolating from a few.")
 @click.option(
     "--peak", "peak_tflops", type=click.FloatRange(0, min_open=True), help="The GPU's peak in TFLOP/s, for MFU."
 )
@@ -80,6 +83,7 @@ def bench(
     rounds: int,
     limit_s: float,
     only: tuple[str, ...],
+    whole: bool,
     peak_tflops: float | None,
     scratch: Path | None,
     out: Path | None,
@@ -97,6 +101,7 @@ def bench(
     place = Workspace.find(workspace)
     groups = require_groups(what)
     settings = Settings(
+        command=shlex.join(["xvla", *sys.argv[1:]]),
         groups=groups if peer_python or len(groups) == 1 else tuple(group for group in groups if group != "pipeline"),
         size=size,
         views=tuple(int(count) for count in views) or (2,),
@@ -107,6 +112,7 @@ def bench(
         rounds=rounds,
         limit_s=limit_s,
         only=only,
+        whole=whole,
         scratch=scratch,
         peak_tflops=peak_tflops,
     )
