@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from xvla_platform.data.reader import DatasetReader
     from xvla_platform.platform.workspace import Workspace
 
+FEW_EPISODES = 8  # below this, drawing episodes with replacement says little about episodes to come
+
 
 def run_open_loop(
     place: "Workspace", target: str, *, data: Path | None, base: str | None, sampler: str = "exact", **options: Any
@@ -51,6 +53,10 @@ def run_open_loop(
     with Bars() as bars:
         measured = measure_held_out(policy, reader, conditions, material, progress=bars.task)
     effects = open_loop_effects(measured.errors, conditions, measured.units, measured.episodes)
+    episodes = len(set(measured.episodes.tolist()))
+    say(f"frames    {len(measured.episodes)} of {episodes} held-out episodes")
+    if episodes < FEW_EPISODES:
+        say(f"note      intervals from {episodes} episodes are rough; {FEW_EPISODES} or more make them trustworthy")
     fields = list(measured.units)
     rows = []
     for condition in conditions:
@@ -66,7 +72,7 @@ def run_open_loop(
     done(
         wrote=[place.shown(out / "ablation.json"), place.shown(out / "ablation.png")],
         next_command=f"xvla eval {target} --closed-loop --ablate {options['ablate']}",
-        data={"target": source.label, "frames": len(measured.episodes), "ablation": report},
+        data={"target": source.label, "frames": len(measured.episodes), "episodes": episodes, "ablation": report},
     )
 
 
