@@ -34,7 +34,6 @@ from xvla_platform.specs.plan import AdaptationPlan, Stage
 
 STRENGTH = (0.4, 0.3, 0.2)
 FLOPS = Flops(encoder=10**12, policy=10**11, feature_numbers=1000)
-ADAPT = ("adapt", "--embodiment", "my_arm")
 
 
 def stage(name: str = "prompt", **changes: Any) -> Stage:

@@ -236,7 +236,7 @@ def _compare(case: Case, whole: Path, root: Path) -> float:
             continue
         if case.one_process:
             assert one.read_bytes() == other.read_bytes(), name
-        first, second = load_file(one), load_file(other)
+        first, second = _that_matter(load_file(one)), _that_matter(load_file(other))
         assert first.keys() == second.keys()
         differences = {key: float((first[key] - second[key]).abs().max()) for key in first}
         key = max(differences, key=lambda name: differences[name])
@@ -244,6 +244,21 @@ def _compare(case: Case, whole: Path, root: Path) -> float:
         worst = max(worst, differences[key])
     assert all(bool(torch.isfinite(torch.tensor(line["loss"]))) for line in lines)
     return worst
+
+
+def _that_matter(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Without the biases of attention's keys: they change no output, so their gradient is nothing but rounding.
+
+    Adam makes steps of it all the same, which differ where processes add up in another order.
+    """
+    out = {}
+    for name, tensor in tensors.items():
+        if name.endswith((".attn.qkv.bias", ".window_attn.fn.qkv.bias")):
+            query, _, value = tensor.chunk(3)
+            out[name] = torch.cat([query, value])
+        elif not name.endswith(".k_proj.bias"):
+            out[name] = tensor
+    return out
 
 
 @pytest.fixture(scope="module")

@@ -177,3 +177,13 @@ def test_ignored_numbers_have_no_statistics() -> None:
 def test_a_subset_of_a_real_dataset(tmp_path: Path) -> None:
     found = compute_statistics(read_dataset(tmp_path / "set"), make_spec(), [0, 2])
     assert (found["frames"], found["episodes"]) == (27, 2)
+
+
+def test_numbers_that_overflow_are_refused() -> None:
+    """A scale that is wrong by far would write infinity, which JSON has no word for."""
+
+    def far(episode: int, found: dict[str, np.ndarray]) -> None:
+        found["action"][:, 0] = np.linspace(-1e200, 1e200, len(found["action"]))
+
+    with pytest.raises(XvlaError, match=r"action\.position: holds numbers too large to be measured; found 1e\+200"):
+        statistics_of(far)

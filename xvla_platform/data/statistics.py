@@ -64,13 +64,13 @@ def compute_statistics(
     for name, vector, fields in (("proprio", spec.proprio, bound.proprio), ("action", spec.action, bound.action)):
         slices = vector.slices()
         out[name] = {
-            field.name: _entry(recorded[name][:, slices[field.name]], field.unit)
+            field.name: _entry(recorded[name][:, slices[field.name]], field.unit, f"{name}.{field.name}")
             for field in vector.fields
             if field.kind != "ignored"
         }
         out["canonical"][name] = {
             field.name: {
-                **_entry(np.concatenate(canonical[name][field.name]), canonical_unit(field)),
+                **_entry(np.concatenate(canonical[name][field.name]), canonical_unit(field), f"{name}.{field.name}"),
                 "floor": FLOORS[canonical_unit(field)],
             }
             for field in fields
@@ -97,11 +97,20 @@ def require_finite(values: FloatArray, vector: VectorSpec | ActionSpec, name: st
         )
 
 
-def _entry(values: FloatArray, unit: str | None) -> Mapping[str, Any]:
+def _entry(values: FloatArray, unit: str | None, field: str) -> Mapping[str, Any]:
     low, high = np.quantile(values, [0.01, 0.99], axis=0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        spread = values.std(axis=0)
+    if not np.isfinite(spread).all():
+        raise XvlaError(
+            "holds numbers too large to be measured",
+            field=field,
+            found=f"{float(np.abs(values).max()):g}",
+            hint="a declared scale, or the recording, is wrong by far",
+        )
     return {
         "mean": values.mean(axis=0).tolist(),
-        "std": values.std(axis=0).tolist(),
+        "std": spread.tolist(),
         "min": values.min(axis=0).tolist(),
         "max": values.max(axis=0).tolist(),
         "q01": low.tolist(),
