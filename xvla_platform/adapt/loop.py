@@ -18,6 +18,7 @@ from accelerate.utils import broadcast
 from torch import Tensor
 
 from xvla_platform.adapt.keeping import keep_best, new_state
+from xvla_platform.adapt.recompute import set_recompute
 from xvla_platform.adapt.snapshot import Snapshot, save_snapshot
 from xvla_platform.adapt.sources import Draw, Source
 from xvla_platform.adapt.spread import Spread, open_spread
@@ -189,11 +190,8 @@ def _save(
 def _set_checkpointing(model: XVLA, stage: Stage, trainables: list[Trainable]) -> None:
     """Recompute activations of what is differentiated; a frozen encoder keeps none anyway."""
     model.transformer.checkpointing = stage.checkpointing
-    if model.vlm is not None and any(t.name.startswith("vlm.") for t in trainables):
-        if stage.checkpointing:
-            model.vlm.activation_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
-        else:
-            model.vlm.activation_checkpointing_disable()  # type: ignore[operator]
+    if model.vlm is not None:
+        set_recompute(model.vlm, stage.checkpointing and any(t.name.startswith("vlm.") for t in trainables))
 
 
 def _copy(trainables: list[Trainable]) -> dict[str, Tensor]:

@@ -11,24 +11,24 @@ rows only has nothing worth cutting and stays whole.
 
 import copy
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import partial
 from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
+from xvla_platform.adapt.recompute import blocks_of, set_recompute
 from xvla_platform.adapt.snapshot import Snapshot, restore
 from xvla_platform.adapt.trainables import Trainable, build_optimizer, select_trainables
 from xvla_platform.errors import XvlaError
 from xvla_platform.modelling.xvla import XVLA
 from xvla_platform.specs.plan import Stage
 
-Kind = Literal["whole", "fsdp", "deepspeed"]
+Kind = Literal["whole", "fsdp"]
 ROWS = {"soft_prompts", "action_heads"}
 
 
@@ -108,6 +108,8 @@ class Sharded(Spread):
 
     def start(self) -> None:
         """Cut a copy of the plain model, module by module, and with it the moments of a resumed run."""
+        # Florence-2's blocks hand out views and nobody writes into them.
+        warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view", category=UserWarning)
         twin = copy.deepcopy(self.model)
         _shard(twin, self.accelerator, checkpointing=self.stage.checkpointing)
         self.wrapped = self.inner = twin
@@ -195,7 +197,14 @@ def launched_kind() -> Kind:
     Read from the launcher's environment: on CPU processes accelerate itself would pass over it in silence.
     """
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
-        return "deepspeed"
+        raise XvlaError(
+            "DeepSpeed is not among the engines: FSDP2 cuts the same weights, gradients and moments, and its"
+            " checkpoints are those of any other run",
+            field="distributed_type",
+            found="DEEPSPEED",
+            allowed="FSDP with `fsdp_version: 2`, or MULTI_GPU",
+            hint="docs/clusters.md has a configuration",
+        )
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() != "true":
         return "whole"
     version = os.environ.get("FSDP_VERSION", "1")
@@ -222,14 +231,9 @@ def _shard(model: XVLA, accelerator: Accelerator, *, checkpointing: bool) -> Non
         options["offload_policy"] = asked.cpu_offload
     # A block is recomputed inside its shards: recomputed around them, it would be gathered in the backward pass again.
     model.transformer.checkpointing = False
-    if model.vlm is not None:
-        model.vlm.activation_checkpointing_disable()  # type: ignore[operator]
-    stacks = [m for m in model.modules() if isinstance(m, nn.ModuleList) and not isinstance(m[0], nn.ModuleList)]
-    for stack in stacks:
-        for block in stack:
-            if checkpointing:
-                block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
-            fully_shard(block, reshard_after_forward=asked.reshard_after_forward, **options)
+    set_recompute(model, checkpointing)
+    for block in blocks_of(model):
+        fully_shard(block, reshard_after_forward=asked.reshard_after_forward, **options)
     fully_shard(model, **options)
 
 

@@ -115,17 +115,17 @@ def adapt(
     def prepare() -> Any:
         """Everything that can be refused, on the first process; then the run's folder."""
         records = [_on_base(place, name, base_name, revision, dry_run) for name in names]
-        run, plan, records = _plan(place, records, choices, resume, accelerator.num_processes)
+        run, plan, records, estimate = _plan(place, records, choices, resume, accelerator)
         if not dry_run and run is None:
             statistics = {name: statistics_of(place, name) for name in names}
             run = start_run(runs_of(place, names), records, plan, statistics)
-        return run, plan
+        return run, plan, estimate
 
-    run, plan = on_first(accelerator, prepare)
+    run, plan, estimate = on_first(accelerator, prepare)
     again = " ".join(f"--embodiment {name}" for name in names)
     if dry_run:
         if accelerator.is_main_process:
-            done(next_command=f"xvla adapt {again}", data={"plan": plan.model_dump(mode="json")})
+            done(next_command=f"xvla adapt {again}", data={"plan": plan.model_dump(mode="json"), "estimate": estimate})
         return
     adaptations = run_adaptation(place, run, accelerator, resume=resume, features=features, budget_gb=feature_budget)
     if accelerator.is_main_process:
@@ -155,9 +155,9 @@ def _show(place: Any, run: Any, adaptations: Any) -> None:
 
 
 def _plan(
-    place: Any, records: list[Any], choices: dict[str, Any], resume: bool, processes: int
-) -> tuple[Any, Any, list[Any]]:
-    """The interrupted run to go on with, if that is asked for, the plan, and the records it holds for.
+    place: Any, records: list[Any], choices: dict[str, Any], resume: bool, accelerator: Any
+) -> tuple[Any, Any, list[Any], dict[str, Any]]:
+    """The interrupted run to go on with, if that is asked for, the plan, the records it holds for, and its estimate.
 
     Announced, and refused if it cannot be.
     """
@@ -165,6 +165,7 @@ def _plan(
     from xvla_platform.adapt.prepare import open_base, open_demonstrations
     from xvla_platform.adapt.run import find_unfinished, newest_unfinished, runs_of
     from xvla_platform.adapt.start import check_start, one_group
+    from xvla_platform.cli.adapt_estimate import show_estimate
 
     records, run = one_group(records), None
     root = runs_of(place, [record.spec.name for record in records])
@@ -178,8 +179,9 @@ def _plan(
     if run is None:
         plan, source = choose_plan(base.folder, **choices)
     for record in records:
-        check_start(record, base, plan, open_demonstrations(place, record), processes)
-    announce(records, base, plan, source, processes)
+        check_start(record, base, plan, open_demonstrations(place, record), accelerator.num_processes)
+    announce(records, base, plan, source, accelerator.num_processes)
+    estimate = show_estimate(records, base, plan, accelerator)
     unfinished = None if resume else find_unfinished(root)
     if unfinished is not None:
         again = " ".join(f"--embodiment {record.spec.name}" for record in records)
@@ -187,7 +189,7 @@ def _plan(
             f"note      {place.shown(unfinished.folder)} was not finished;"
             f" `xvla adapt {again} --resume` goes on with it"
         )
-    return run, plan, records
+    return run, plan, records, estimate
 
 
 def _refuse_contradictions(resume: bool, plan_file: Path | None) -> None:

@@ -40,8 +40,18 @@ class Flops:
         return policy + encoder
 
 
+_COUNTED: dict[str, Flops] = {}  # seconds of work at full size, asked for twice a run
+
+
 def count_flops(config: XVLAConfig, image_size: tuple[int, int]) -> Flops:
     """Count both halves for images of `image_size` (height, width) and the configuration's views."""
+    key = repr((config, image_size))
+    if key not in _COUNTED:
+        _COUNTED[key] = _count(config, image_size)
+    return _COUNTED[key]
+
+
+def _count(config: XVLAConfig, image_size: tuple[int, int]) -> Flops:
     with torch.device("meta"), torch.no_grad():
         model = XVLA(config).eval()
         assert model.vlm is not None
