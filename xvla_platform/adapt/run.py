@@ -6,9 +6,11 @@ it left. A run that was interrupted is continued from here.
 """
 
 import json
+import logging
+import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +20,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from xvla_platform.errors import XvlaError
-from xvla_platform.platform.files import atomic_folder, os_errors, read_json, write_json, write_text
+from xvla_platform.platform.files import atomic_folder, os_errors, read_json, sha256_file, write_json, write_text
 from xvla_platform.platform.workspace import Workspace
 from xvla_platform.specs.base import validate_model
 from xvla_platform.specs.plan import AdaptationPlan, Stage
 from xvla_platform.specs.records import EmbodimentRecord, SweepCell
 
+log = logging.getLogger(__name__)
 STATE = "run.json"
 STATS = "stats.json"
 METRICS = "metrics.jsonl"
@@ -79,20 +82,39 @@ class Run:
 
     def save_stage(self, index: int, tensors: Mapping[str, Tensor], result: StageResult) -> None:
         """Keep the weights that a finished stage left; only with them it counts as finished."""
-        self.update(stages=self.state.get("stages", {}) | {str(index): asdict(result)})
-        path = self.stage_file(index)
+        kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        self._keep_stage(index, result, lambda path: save_file(kept, path))
+
+    def adopt_stage(self, index: int, weights: Path, result: StageResult) -> None:
+        """Take over what the same stage of another run left."""
+        self._keep_stage(index, result, lambda path: shutil.copyfile(weights, path))
+
+    def _keep_stage(self, index: int, result: StageResult, write: Callable[[Path], object]) -> None:
+        state, path = self.state, self.stage_file(index)
         with os_errors(path):
             temporary = path.with_suffix(".part")
-            save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary)
-            temporary.replace(path)
+            write(temporary)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+        self.update(
+            stages=state.get("stages", {}) | {str(index): asdict(result)},
+            weights=state.get("weights", {}) | {str(index): sha256_file(temporary)},
+        )
+        temporary.replace(path)
 
     def stage_file(self, index: int) -> Path:
         """Where the weights that a stage left are kept until the run has finished."""
         return self.folder / f"stage-{index}.safetensors"
 
     def has_stage(self, index: int) -> bool:
-        """Whether a stage has finished."""
-        return self.stage_file(index).is_file()
+        """Whether a stage has finished and what it left is whole; a damaged one is said, and has to be run again."""
+        path = self.stage_file(index)
+        if not path.is_file():
+            return False
+        whole = sha256_file(path) == self.state.get("weights", {}).get(str(index))
+        if not whole:
+            log.warning("%s is damaged; its stage is run again", path)
+        return whole
 
     @property
     def finished_stages(self) -> list[StageResult]:
