@@ -1,0 +1,75 @@
+"""Stages that several runs of a sweep have in common, computed once.
+
+What a stage leaves is decided by the seed, the slot's start and the stages up to it. A run that begins with the same
+ones finds the stage finished in its own folder, as if it had been interrupted after it.
+"""
+
+import hashlib
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from xvla_platform.adapt.feature_plan import jittered_variants
+from xvla_platform.adapt.run import METRICS, Run, StageResult, read_lines
+from xvla_platform.platform.files import atomic_folder, os_errors, read_json, write_json
+from xvla_platform.specs.plan import AdaptationPlan
+
+WEIGHTS = "stage.safetensors"
+RESULT = "result.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageStore:
+    """Finished stages by what decides them; `machine` is what else rounds their numbers (device, processes)."""
+
+    folder: Path
+    machine: str
+
+    def lend(self, run: Run) -> int:
+        """Put every stage that is kept into a run that has not begun it; returns how many stages the run has then."""
+        count = 0
+        for index, _ in enumerate(run.plan.stages):
+            kept = self.folder / stage_key(run.plan, index, self.machine)
+            if not run.has_stage(index):
+                if not (kept / RESULT).is_file() or (run.folder / "checkpoints").is_dir():
+                    break
+                self._copy(kept, run, index)
+            count += 1
+        return count
+
+    def keep(self, run: Run, index: int) -> None:
+        """Take what a stage of a run left."""
+        final = self.folder / stage_key(run.plan, index, self.machine)
+        if final.is_dir():
+            return
+        stage = run.plan.stages[index].name
+        with atomic_folder(final) as build:
+            with os_errors(build):
+                shutil.copyfile(run.stage_file(index), build / WEIGHTS)
+            lines = [json.dumps(line) for line in read_lines(run.folder) if line["stage"] == stage]
+            write_json(build / RESULT, {"result": asdict(run.finished_stages[index]), "lines": lines})
+
+    def _copy(self, kept: Path, run: Run, index: int) -> None:
+        found: dict[str, Any] = read_json(kept / RESULT)
+        name = found["result"]["name"]
+        lines = [json.dumps(line) for line in read_lines(run.folder) if line["stage"] != name]
+        with os_errors(run.folder):
+            text = "".join(line + "\n" for line in [*lines, *found["lines"]])
+            (run.folder / METRICS).write_text(text, encoding="utf-8")
+        run.adopt_stage(index, kept / WEIGHTS, StageResult(**found["result"]))
+
+
+def stage_key(plan: AdaptationPlan, index: int, machine: str) -> str:
+    """Digest of all that decides what stage `index` of a plan leaves."""
+    stages = plan.stages[: index + 1]
+    variants = jittered_variants(plan.stages)
+    decides = {
+        "seed": plan.seed,
+        "start": None if plan.start is None else plan.start.model_dump(mode="json"),
+        "stages": [stage.model_dump(mode="json") for stage in stages],
+        "variants": [variants.get(stage.color_jitter, 0) for stage in stages],
+        "machine": machine,
+    }
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]
