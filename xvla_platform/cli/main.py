@@ -24,6 +24,7 @@ COMMANDS = {
         "Check a robot's plugin against its data and give it a prompt slot.",
     ),
     "adapt": LazyCommand("xvla_platform.cli.adapt:adapt", "Teach the base a registered robot."),
+    "sweep": LazyCommand("xvla_platform.cli.sweep:sweep", "Adapt to a robot in many ways, and compare them."),
     "eval": LazyCommand("xvla_platform.cli.eval:evaluate", "Measure an adaptation on held-out episodes."),
     "bench": LazyCommand("xvla_platform.cli.bench:bench", "Measure steps, chunks and batches on this machine."),
     "list": LazyCommand("xvla_platform.cli.list:list_all", "List the workspace's robots and adaptations."),
@@ -39,6 +40,7 @@ COMMANDS = {
 # What a resumed command takes over from the interrupted one: option to whether a value follows; None: every word.
 RESUMABLE: dict[str, dict[str, bool] | None] = {
     "adapt": {"--embodiment": True, "--workspace": True, "--json": False},
+    "sweep": {"--embodiment": True, "--workspace": True, "--json": False},
     "pretrain": None,
 }
 REPEAT = "nothing half-written was left; run the same command again"
