@@ -47,7 +47,11 @@ def evaluate(
     changed one at a time. Both also take `my_arm/base`: the base with nothing learned. With --samplers the ways to
     compute a chunk are compared, in time and in physical units.
     """
+    from xvla_platform.errors import RefusedError, XvlaError
+
     if options["closed_loop"] or options["ablate"]:
+        if samplers:
+            raise XvlaError("--samplers compares on recorded frames", hint="leave out --closed-loop and --ablate")
         from xvla_platform.cli.ablate import run_open_loop
         from xvla_platform.cli.closed_loop import run_closed_loop
         from xvla_platform.platform.workspace import Workspace
@@ -59,7 +63,6 @@ def evaluate(
     from xvla_platform.adapt.launch import make_accelerator
     from xvla_platform.adapt.prepare import open_base, open_demonstrations
     from xvla_platform.cli.progress import Bars
-    from xvla_platform.errors import RefusedError
     from xvla_platform.evaluation.report import example_difference, example_threshold, measure
     from xvla_platform.modelling.precision import device_label
     from xvla_platform.modelling.sampling import find_sampler

@@ -30,8 +30,9 @@ class Sampler:
         name: What it is called in tables and options.
         about: One line for people.
         times: Flow times at which the network is asked, falling, the first being 1 (noise).
-        weights: `trained`: as training left them, LoRA beside its layers. `merged`: LoRA added into them. `bfloat16`
-            and `int8`: merged, and the linear layers in that type (int8 the encoder's too).
+        weights: `trained`: as training left them, LoRA beside its layers. `merged`: LoRA added into them. `bfloat16`:
+            merged, the policy transformer's linear layers in that type. `int8`: merged, its MLPs and the encoder's
+            linear layers in 8 bits.
         reuse: Encode each view on its own and keep its features while its frame stays the same, bit for bit.
         aux_every: With `reuse`, auxiliary views are encoded on every so many-th call only, and kept in between.
         graph: Replay all steps as one CUDA graph.
@@ -69,7 +70,7 @@ SAMPLERS: dict[str, Sampler] = {
         Sampler(name="merged", about="the published steps with LoRA added into its layers", weights="merged"),
         Sampler(name="fast", about="three well-placed steps", times=THREE, weights="merged"),
         Sampler(name="faster", about="two steps, first and last", times=(1.0, 0.1), weights="merged"),
-        Sampler(name="int8", about="three steps, linear layers in 8 bits", times=THREE, weights="int8"),
+        Sampler(name="int8", about="three steps, MLPs and encoder in 8 bits", times=THREE, weights="int8"),
         Sampler(name="bf16", about="three steps, policy transformer in bfloat16", times=THREE, weights="bfloat16"),
         Sampler(
             name="reuse",

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from xvla_platform.modelling.transformer import Mlp
 from xvla_platform.modelling.xvla import XVLA
 
 if TYPE_CHECKING:
@@ -29,7 +30,12 @@ def held_as(model: XVLA, weights: "Weights") -> XVLA:
         # Action encoder and decoder, time and norms stay in float32; Florence-2 has its own rule (`precision.encode`).
         policy = merged.transformer
         return _mapped(merged, lambda module: _mapped(policy, _bfloat16) if module is policy else module)
-    return _mapped(merged, _int8) if weights == "int8" else merged
+    if weights == "int8":
+        # Its attention stays in float32: rounded too, it doubles the deviation of the chunk.
+        policy = merged.transformer
+        narrow = _mapped(policy, lambda module: _mapped(module, _int8) if isinstance(module, Mlp) else module)
+        return _mapped(merged, lambda module: narrow if module is policy else _int8(module))
+    return merged
 
 
 class Bfloat16Linear(nn.Module):
