@@ -72,7 +72,7 @@ class Film:
         video = VideoFile(self.path, rate, pixels.shape[1], pixels.shape[2], settings, (0, 0))
         video.write(pixels)
         video.close()
-        chosen = np.linspace(0, len(self._frames) - 1, STILLS - 1).round().astype(int)
+        chosen = np.linspace(0, len(self._frames) - 1, STILLS)[:-1].round().astype(int)
         _row([*(self._frames[i] for i in chosen), last]).save(self.path.with_suffix(".png"))
         self._frames.clear()
 
