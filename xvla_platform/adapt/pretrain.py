@@ -6,60 +6,37 @@ tokenizer, preprocessing, `domains.json` (which rows are taken), what it does on
 
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from accelerate import Accelerator
 from numpy.typing import NDArray
 
 from xvla_platform.adapt.arrays import create_map
-from xvla_platform.adapt.domain_record import open_domain, record_domain
+from xvla_platform.adapt.base_folder import Robot, instructions_of, write_base, write_inputs
+from xvla_platform.adapt.domain_record import RECIPE, open_domain
 from xvla_platform.adapt.grounding import GroundedXVLA, attach_heads, detach_heads
 from xvla_platform.adapt.held_out import measure, plot_pretraining
 from xvla_platform.adapt.loop import Job, Observer, run_stage
 from xvla_platform.adapt.mixture import UV, Mixture, Stock, build_stock, mixture_weights
-from xvla_platform.adapt.plans import BASE_PLANS
 from xvla_platform.adapt.run import read_lines
 from xvla_platform.adapt.snapshot import load_newest, snapshots
 from xvla_platform.adapt.sources import Progress, build_source, decode_frames, frames_of, frames_shape
-from xvla_platform.adapt.tokenizer import train_tokenizer
 from xvla_platform.data.binding import Binding
-from xvla_platform.data.conventions import Conventions
-from xvla_platform.data.reader import DatasetReader
 from xvla_platform.data.samples import Samples
 from xvla_platform.errors import XvlaError
 from xvla_platform.modelling.checkpoint import load_into, save_model
 from xvla_platform.modelling.config import XVLAConfig
 from xvla_platform.modelling.named import resolve_config
-from xvla_platform.modelling.processor import IMAGENET_MEAN, IMAGENET_STD, Processor
-from xvla_platform.modelling.strategy import STRATEGIES, describe
-from xvla_platform.modelling.xvla import XVLA
-from xvla_platform.platform.base_config import config_space
-from xvla_platform.platform.domains import DOMAINS, domains_json
-from xvla_platform.platform.files import atomic_folder, write_json, write_text
+from xvla_platform.modelling.processor import Processor
+from xvla_platform.platform.files import write_text
 from xvla_platform.platform.workspace import Workspace
-from xvla_platform.specs.domain import DomainConvention
-from xvla_platform.specs.embodiment import EmbodimentSpec
 from xvla_platform.specs.plan import Stage
 from xvla_platform.specs.recipe import Domain, PretrainRecipe
 
-RECIPE = "recipe.yaml"
 CURVES = "curves.png"
-HELD_OUT = "held_out.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Robot:
-    """One domain of the mixture with its open dataset and its plugin's folder."""
-
-    domain: Domain
-    spec: EmbodimentSpec
-    reader: DatasetReader
-    folder: Path
 
 
 def pretrain(
@@ -84,11 +61,11 @@ def pretrain(
     staging = run / "base"
     with accelerator.main_process_first():
         if not (staging / "config.json").is_file():
-            _write_inputs(staging, recipe, recipe_file, robots)
+            write_inputs(staging, recipe, recipe_file, robots)
     config = XVLAConfig.from_folder(staging)
     processor = Processor.from_folder(staging, config)
     for robot in robots:
-        for instruction in _instructions([robot]):
+        for instruction in instructions_of([robot]):
             # One that does not fit is refused here, before anything is decoded.
             processor.for_robot(robot.spec).tokens(instruction)
     with accelerator.main_process_first():
@@ -129,7 +106,7 @@ def pretrain(
     if accelerator.is_main_process:
         measures = measure(model, stocks, processor)
         detach_heads(model)
-        _write_base(model, staging, recipe, recipe_file, out, measures)
+        write_base(model, staging, recipe, recipe_file, out, measures)
     return out
 
 
@@ -165,7 +142,7 @@ def _model(config: XVLAConfig, recipe: PretrainRecipe, robots: list[Robot]) -> G
         torch.manual_seed(recipe.seed)
         model = GroundedXVLA(config)
     if any(phase.grounding for phase in recipe.phases):
-        attach_heads(model, len(_instructions(robots)), recipe.seed)
+        attach_heads(model, len(instructions_of(robots)), recipe.seed)
     return model
 
 
@@ -284,7 +261,7 @@ def _stock(
         processor=processor.for_robot(robot.spec),
         config=config,
     )
-    return build_stock(source, samples, robot.domain, _instructions(robots), recipe.held_out)
+    return build_stock(source, samples, robot.domain, instructions_of(robots), recipe.held_out)
 
 
 class OnDemand:
@@ -307,66 +284,3 @@ def _frames(path: Path, samples: Samples, processor: Processor, progress: Progre
         out.flush()
         building.rename(path)
     return np.load(path, mmap_mode="r")
-
-
-def _instructions(robots: list[Robot]) -> list[str]:
-    return sorted({episode.instruction for robot in robots for episode in robot.reader.episodes})
-
-
-def _write_inputs(folder: Path, recipe: PretrainRecipe, recipe_file: Path, robots: list[Robot]) -> None:
-    """`config.json`, the tokenizer trained on every instruction, and the image preprocessing."""
-    with atomic_folder(folder, replace=True) as build:
-        config: dict[str, Any] = resolve_config(recipe.model, recipe_file)
-        describes = STRATEGIES[XVLAConfig.from_dict(config, recipe_file).strategy].describes
-        sentences = [describe(robot.spec) for robot in robots] if describes else []
-        vocabulary = train_tokenizer([*_instructions(robots), *sentences], recipe.vocabulary, build)
-        config["florence_config"]["vocab_size"] = vocabulary
-        config["florence_config"]["text_config"]["vocab_size"] = vocabulary
-        write_json(build / "config.json", config)
-        height, width = recipe.image_size
-        preprocessing = {
-            "image_processor_type": "CLIPImageProcessor",
-            "do_resize": True,
-            "size": {"height": height, "width": width},
-            "resample": 3,
-            "do_center_crop": False,
-            "do_rescale": True,
-            "rescale_factor": 1 / 255,
-            "do_normalize": True,
-            "image_mean": list(IMAGENET_MEAN),
-            "image_std": list(IMAGENET_STD),
-        }
-        write_json(build / "preprocessor_config.json", preprocessing)
-        write_json(build / DOMAINS, domains_json(_conventions(config, robots, build / "config.json")))
-
-
-def _conventions(config: dict[str, Any], robots: list[Robot], file: Path) -> dict[int, DomainConvention]:
-    """What each row is trained with, so that later datasets can be compared with it."""
-    space = config_space(config, file)
-    return {
-        robot.domain.domain_id: record_domain(
-            robot.domain.domain_id,
-            robot.domain.name,
-            robot.spec,
-            robot.reader,
-            conventions=Conventions(robot.spec, space, robot.folder),
-            rotation_layout=str(config.get("rotation_layout") or "rot6d_interleaved"),
-        )
-        for robot in robots
-    }
-
-
-def _write_base(
-    model: XVLA, staging: Path, recipe: PretrainRecipe, recipe_file: Path, out: Path, measures: Mapping[str, float]
-) -> None:
-    with atomic_folder(out, replace=True) as build:
-        save_model(model, build)
-        for file in staging.iterdir():
-            if file.name != "config.json":
-                shutil.copy2(file, build / file.name)
-        write_text(build / RECIPE, recipe_file.read_text(encoding="utf-8"))
-        if measures:
-            write_json(build / HELD_OUT, {name: round(value, 6) for name, value in sorted(measures.items())})
-        if recipe.adaptation:
-            stages = {name: stage.model_dump(mode="json") for name, stage in recipe.adaptation.items()}
-            write_text(build / BASE_PLANS, yaml.safe_dump(stages, sort_keys=False))

@@ -19,9 +19,10 @@ def pretrain(recipe: Path, out: Path | None, resume: bool, workspace: Path | Non
     what the base does on them is printed, written beside the weights and drawn in the run's `curves.png`. Under
     `torchrun` or `accelerate launch` all processes share each batch.
     """
+    from xvla_platform.adapt.base_folder import HELD_OUT
     from xvla_platform.adapt.launch import make_accelerator
     from xvla_platform.adapt.loop import Observers
-    from xvla_platform.adapt.pretrain import CURVES, HELD_OUT
+    from xvla_platform.adapt.pretrain import CURVES
     from xvla_platform.adapt.pretrain import pretrain as run_pretraining
     from xvla_platform.adapt.run import RunLog
     from xvla_platform.cli.progress import Bars
