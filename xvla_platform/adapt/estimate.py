@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 from xvla_platform.adapt.features import ENCODE_BATCH
 from xvla_platform.adapt.recompute import set_recompute
 from xvla_platform.adapt.spread import Kind
-from xvla_platform.adapt.trainables import Trainable, select_trainables
+from xvla_platform.adapt.trainables import Trainable, eight_bit, select_trainables
 from xvla_platform.modelling import florence, objective
 from xvla_platform.modelling.config import XVLAConfig
 from xvla_platform.modelling.flops import count_flops
@@ -115,6 +115,8 @@ def estimate_plan(
         processes: That share every batch.
         kinds: How each stage lies over the processes, by its name; whole where not named.
     """
+    if any(stage.optimizer == "adamw8bit" for stage in plan.stages):
+        eight_bit()  # where it is missing, say so now
     flops, speed = count_flops(config, image_size), flops_per_second(config, device)
     on_cpu = device.type == "cpu"
     with torch.device("meta"):
@@ -216,7 +218,7 @@ def _stage(
         frozen=weights // NUMBER - trained,
         weights=weights // shards,
         gradients=trained * NUMBER * buckets // shards,
-        moments=trained * 2 * NUMBER // shards,
+        moments=trained * 2 * (NUMBER if stage.optimizer == "adamw" else 1) // shards,
         kept=trained * NUMBER * copies // shards,
         activations=_saved(model, stage, config, image_size, samples, device, encodes=encodes),
         seconds=seconds,

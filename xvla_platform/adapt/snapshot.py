@@ -64,7 +64,9 @@ def save_snapshot(
         tensors |= {f"{part}/{name}": tensor.cpu().contiguous() for name, tensor in values.items()}
     for trainable in trainables:
         for key, value in optimizer.state.get(trainable.parameter, {}).items():
-            tensors[f"moments/{trainable.name}.{key}"] = value.detach().cpu().contiguous()
+            kept = torch.as_tensor(value).detach().cpu().contiguous()
+            # The tables of one-byte moments are one tensor for all parameters.
+            tensors[f"moments/{trainable.name}.{key}"] = kept.clone() if key.startswith("qmap") else kept
     # One of that step may exist already: damaged, so that the run went on from the one before it.
     with atomic_folder(final, replace=True) as build:
         save_file(tensors, build / "tensors.safetensors")
@@ -119,10 +121,13 @@ def restore(snapshot: Snapshot, trainables: list[Trainable], optimizer: torch.op
     for trainable in trainables:
         trainable.parameter.copy_(snapshot.current[trainable.name])
         device, there = trainable.parameter.device, id(trainable.parameter) in counted_there
-        state = {
-            key: snapshot.moments[f"{trainable.name}.{key}"].to(device if key != "step" or there else "cpu")
-            for key in ("step", "exp_avg", "exp_avg_sq")
-            if f"{trainable.name}.{key}" in snapshot.moments
+        prefix = f"{trainable.name}."
+        state: dict[str, Any] = {
+            key.removeprefix(prefix): value.to(device if key != f"{prefix}step" or there else "cpu")
+            for key, value in snapshot.moments.items()
+            if key.startswith(prefix) and "." not in key.removeprefix(prefix)
         }
+        if "state1" in state:  # moments of one byte count their steps as a plain number
+            state["step"] = int(state["step"])
         if state:
             optimizer.state[trainable.parameter] = state

@@ -102,6 +102,13 @@ class Sharded(Spread):
     """A stage whose weights, gradients and moments are cut over the processes (FSDP2)."""
 
     def __init__(self, accelerator: Accelerator, model: XVLA, stage: Stage, resume: Snapshot | None) -> None:
+        if stage.optimizer != "adamw":
+            raise XvlaError(
+                "moments of one byte cannot be cut into shards",
+                field=f"stage {stage.name}.optimizer",
+                found=stage.optimizer,
+                allowed="adamw",
+            )
         self._home = next(model.parameters()).device
         model.to("cpu")
         super().__init__(accelerator, model, stage, resume)

@@ -5,10 +5,12 @@ no moments, no memory (the public recipe freezes by a learning rate of 0 and pay
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
+from xvla_platform.errors import XvlaError
 from xvla_platform.modelling.strategy import is_projection_table, is_table
 from xvla_platform.modelling.xvla import XVLA
 from xvla_platform.specs.plan import Group, Stage
@@ -55,7 +57,22 @@ def select_trainables(model: XVLA, stage: Stage) -> list[Trainable]:
     return chosen
 
 
-def build_optimizer(trainables: list[Trainable], stage: Stage) -> torch.optim.AdamW:
+def eight_bit() -> Any:
+    """bitsandbytes, which may be absent."""
+    try:
+        import bitsandbytes
+    except ImportError:
+        raise XvlaError(
+            "moments of one byte need bitsandbytes",
+            field="optimizer",
+            found="adamw8bit",
+            allowed="adamw",
+            hint="install it with `pip install 'xvla-platform[eightbit]'`",
+        ) from None
+    return bitsandbytes
+
+
+def build_optimizer(trainables: list[Trainable], stage: Stage) -> torch.optim.Optimizer:
     """AdamW 0.9/0.95 with one parameter group per (group, decay); `lr` is set at every step by the loop."""
     buckets: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for trainable in trainables:
@@ -70,6 +87,10 @@ def build_optimizer(trainables: list[Trainable], stage: Stage) -> torch.optim.Ad
         }
         for (group, decay), parameters in buckets.items()
     ]
+    if stage.optimizer == "adamw8bit":
+        # Small tensors, the slot's rows among them, keep moments of full width.
+        optimizer: torch.optim.Optimizer = eight_bit().optim.AdamW8bit(groups, betas=(0.9, 0.95))
+        return optimizer
     fused = all(t.parameter.device.type == "cuda" for t in trainables)
     return torch.optim.AdamW(groups, betas=(0.9, 0.95), fused=fused or None)
 

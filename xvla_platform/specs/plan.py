@@ -51,6 +51,7 @@ class Stage(StrictModel):
         checkpointing: Compute activations again in the backward pass instead of keeping them, to save memory.
         ema: Decay of an exponential moving average of the trained weights, which is then what is measured and kept.
         lr: Peak learning rate of each trained group.
+        optimizer: `adamw`, or `adamw8bit` with moments of one byte (extra `eightbit`).
         warmup_steps: Linear ramp from 0 to the peak rate.
         min_lr_ratio: Floor of the cosine, as a share of the peak.
         weight_decay: AdamW decay; never applied to the slot's rows.
@@ -69,6 +70,7 @@ class Stage(StrictModel):
     checkpointing: bool = False
     ema: float | None = Field(default=None, gt=0.0, lt=1.0)
     lr: dict[Group, float]
+    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
     warmup_steps: int = Field(default=100, ge=0)
     min_lr_ratio: float = Field(default=0.1, ge=0.0, le=1.0)
     weight_decay: float = Field(default=0.01, ge=0.0)
