@@ -45,6 +45,10 @@ def test_a_grid_is_every_combination_as_a_plan() -> None:
     assert plan.start is not None
     assert (lora.lora.rank, prompt.lr["soft_prompts"], lora.lr["soft_prompts"]) == (4, 2e-3, 1e-4)
     assert (lora.warmup_steps, prompt.warmup_steps, plan.start.copy_from) == (0, 1, 2)
+    policy, everywhere = (cell.plan.stages[1] for cell in cells("targets=policy,everywhere"))
+    modules = ["transformer.blocks.0.mlp.fc1", "vlm.language_model.encoder.layers.0.self_attn.q_proj"]
+    assert not policy.trains_vlm(modules)
+    assert everywhere.trains_vlm(modules)
     assert found[0].label == "seed=0 rank=2 prompt.lr.soft_prompts=0.001 lora.warmup_steps=0 init=copy:2"
 
 
@@ -74,6 +78,7 @@ def test_stages_are_the_same_where_all_before_them_is() -> None:
         (["prompt.name=x"], "is no setting of a stage"),
         (["full.steps=3"], "no stage of the sweep has this setting"),
         (["rank=0"], "rank"),
+        (["targets=all"], "is no set of LoRA targets; found all; allowed: policy, everywhere"),
         (["rank=2,2"], "a value is given twice"),
         (["rank=2", "rank=4"], "is given twice"),
         (["rank"], "is not NAME=VALUE,VALUE"),
@@ -104,6 +109,7 @@ def test_a_refused_sweep_leaves_nothing(place: Path, here: Any) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_killed_sweep_ends_with_the_bytes_of_each_cell_alone(place: Path, here: Any, tmp_path: Path) -> None:
     """Killed in its second cell and resumed: the finished cell is not run again, the interrupted one goes on at its
     checkpoint, the prompt stage was computed once for all, and each version is that of `xvla adapt` by its plan.

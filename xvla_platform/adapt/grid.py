@@ -17,7 +17,12 @@ from xvla_platform.specs.plan import AdaptationPlan, Group, LoraSpec, Stage
 from xvla_platform.specs.sweep import Value
 
 OF_THE_PLAN = {"then": "then", "init": "start", "seed": "seed", "steps": "steps", "batch_size": "batch_size"}
-OF_LORA = ("rank", "alpha")  # of whichever stage adds LoRA
+OF_LORA = ("rank", "alpha", "targets")  # of whichever stage adds LoRA
+POLICY = str(LoraSpec.model_fields["targets"].default)
+TARGETS = {
+    "policy": POLICY,
+    "everywhere": rf"({POLICY}|vlm\..*\.(qkv|proj|q_proj|k_proj|v_proj|out_proj|fc1|fc2))",
+}
 STAGE_FIELDS = sorted(set(Stage.model_fields) - {"name", "lr", "lora"})
 
 
@@ -87,6 +92,10 @@ def _put(data: dict[str, Any], name: str, value: Value) -> bool:
     if len(path) == 1:
         if name not in OF_LORA:
             raise XvlaError("is no setting of an adaptation", field=name, allowed=_names(stages))
+        if name == "targets":
+            if value not in TARGETS:
+                raise XvlaError("is no set of LoRA targets", field=name, found=value, allowed=list(TARGETS))
+            value = TARGETS[str(value)]
         with_lora = [stage["lora"] for stage in data["stages"] if stage["lora"] is not None]
         for lora in with_lora:
             lora[name] = value

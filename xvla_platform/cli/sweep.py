@@ -18,8 +18,8 @@ from xvla_platform.errors import XvlaError
     "grids",
     multiple=True,
     metavar="NAME=VALUE,VALUE",
-    help="A setting and its values: then, init, seed, steps, batch_size, rank, alpha, or a stage's own, such as"
-    " prompt.lr.soft_prompts or lora.lr.lora. With several, every combination is a cell.",
+    help="A setting and its values: then, init, seed, steps, batch_size, rank, alpha, targets (policy, everywhere), or"
+    " a stage's own, such as prompt.lr.soft_prompts or lora.lr.lora. With several, every combination is a cell.",
 )
 @click.option(
     "--then",

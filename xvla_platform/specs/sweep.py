@@ -15,7 +15,7 @@ class SweepSpec(StrictModel):
     Attributes:
         name: Name of the sweep, which every version made by it carries.
         grid: Setting to its values, in the order in which cells vary. A setting is `then`, `init`, `seed`, `steps`,
-            `batch_size`, `rank`, `alpha`, or a stage's own: `prompt.lr.soft_prompts`, `lora.lora.targets`.
+            `batch_size`, `rank`, `alpha`, `targets` (policy, everywhere), or a stage's own: `prompt.lr.soft_prompts`.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
