@@ -91,7 +91,7 @@ def build_optimizer(trainables: list[Trainable], stage: Stage) -> torch.optim.Op
         # Small tensors, the slot's rows among them, keep moments of full width.
         optimizer: torch.optim.Optimizer = eight_bit().optim.AdamW8bit(groups, betas=(0.9, 0.95))
         return optimizer
-    fused = all(t.parameter.device.type == "cuda" for t in trainables)
+    fused = all(t.parameter.device.type in ("cuda", "cpu") for t in trainables)
     return torch.optim.AdamW(groups, betas=(0.9, 0.95), fused=fused or None)
 
 
