@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import REPOSITORY, one_line_error
+from conftest import REPOSITORY
 from safetensors.torch import load_file
 
 EXAMPLES = REPOSITORY / "docs" / "examples"
 FSDP = ("--config_file", str(EXAMPLES / "fsdp.yaml"))
-pytestmark = pytest.mark.timeout(250)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def launched(file: Path, cases: list[dict[str, Any]], *launcher: str) -> None:
@@ -27,7 +27,7 @@ def launched(file: Path, cases: list[dict[str, Any]], *launcher: str) -> None:
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=400,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]

@@ -22,4 +22,4 @@ def set_recompute(model: nn.Module, wanted: bool) -> None:
     for block in blocks_of(model):
         block.__dict__.pop("forward", None)
         if wanted:
-            block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
