@@ -108,7 +108,7 @@ def comparisons_of(cells: list[Cell], views: tuple[int, ...], samplers: list[str
             for count in views
         ),
         Comparison(
-            name="the same, memory",
+            name=f"prompt only from cache, {first} views, memory : public stage 1",
             ours=f"ours.prompt.{first}",
             reference=f"public.public.{first}",
             floor=17.2 / 2.5,
@@ -129,7 +129,9 @@ def comparisons_of(cells: list[Cell], views: tuple[int, ...], samplers: list[str
     for kind, name in (("lora_everywhere", "LoRA everywhere"), ("full", "full")):
         pair = f"ours.{kind}.{first}", f"lerobot.{kind}.{first}"
         every.append(Comparison(name=f"{name} : LeRobot's", ours=pair[0], reference=pair[1], floor=1.0))
-        every.append(Comparison(name="the same, memory", ours=pair[0], reference=pair[1], floor=1.0, what="memory"))
+        every.append(
+            Comparison(name=f"{name}, memory : LeRobot's", ours=pair[0], reference=pair[1], floor=1.0, what="memory")
+        )
     every += [
         Comparison(
             name="full, recomputing, memory : LeRobot's full",

@@ -102,7 +102,7 @@ def run(settings: Settings, out: Path, tell: Callable[[Cell, dict[str, Any] | No
             results["cells"][cell.key] = found = run_cell(cell, settings, folder)
             write_json(out, results)
             tell(cell, figures(cell, found, results["flops"], _peak(settings, found)))
-    report = {**results, "report": summarise(settings, cells, results)}
+    report = {**results, "command": settings.command, "report": summarise(settings, cells, results)}
     write_json(out, report)
     return report
 
