@@ -67,7 +67,7 @@ def command(data: dict[str, Any]) -> str:
 
 def cells(report: dict[str, Any]) -> list[tuple[str, ...]]:
     rows = []
-    for cell in report["cells"].values():
+    for cell in (report["cells"][key] for key in report["order"]):
         cpu = cell["cpu_s"]
         notes = [f"MFU {cell['mfu']:.1%}"] if "mfu" in cell else []
         notes += [f"extrapolated from {cell['steps_taken']} steps"] if cell.get("extrapolated") else []

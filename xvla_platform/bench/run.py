@@ -161,7 +161,9 @@ def run_cell(cell: Cell, settings: Settings, folder: Path) -> dict[str, Any]:
 
 
 def _process(spec: dict[str, Any], settings: Settings, peer: str | None, about: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "xvla_platform.bench.ours"] if peer is None else [peer, str(PEER)]
+    # Not resolved: the link is what tells an interpreter its environment.
+    python = sys.executable if peer is None else os.path.abspath(peer) if os.sep in peer else peer
+    command = [python, "-m", "xvla_platform.bench.ours"] if peer is None else [python, str(PEER)]
     with tempfile.TemporaryDirectory(prefix="xvla-bench-") as scratch:
         given, answer = Path(scratch) / "spec.json", Path(scratch) / "result.json"
         given.write_text(json.dumps(spec))
@@ -252,6 +254,7 @@ def summarise(settings: Settings, cells: list[Cell], results: Mapping[str, Any])
     return {
         "cells": rows,
         "ratios": ratios(pairs, rows, floors=floors, clock="wall_s" if settings.device == "cuda" else "cpu_s"),
+        "order": list(rows),
         "chunk_difference": chunk_difference(found, settings.views[0]),
     }
 
