@@ -309,6 +309,9 @@ LAYERS = {
     "evaluation.report": "an adaptation measured again, from its own files",
     "sim": "simulated robots, the scripted expert, `xvla record` (extra `sim`)",
     "testing": "for plugin authors: conformance of plugins and readers, and faults planted to try the checks",
+    "bench": "steps, chunks and batches measured beside their arithmetic and beside other implementations",
+    "closed_loop": "a policy acting in a gymnasium environment, counted with intervals; its inputs taken away",
+    "study": "recordings, bases, adaptations and evaluations as one resumable list of commands, and their tables",
     "cli": "the commands: the only layer that prints",
 }
 

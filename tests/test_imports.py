@@ -33,6 +33,7 @@ LAYERS: list[set[str]] = [
     {"closed_loop"},
     {"sim"},
     {"testing"},
+    {"study"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

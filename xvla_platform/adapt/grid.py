@@ -16,7 +16,14 @@ from xvla_platform.specs.base import validate_model
 from xvla_platform.specs.plan import AdaptationPlan, Group, LoraSpec, Stage
 from xvla_platform.specs.sweep import Value
 
-OF_THE_PLAN = {"then": "then", "init": "start", "seed": "seed", "steps": "steps", "batch_size": "batch_size"}
+OF_THE_PLAN = {
+    "then": "then",
+    "init": "start",
+    "seed": "seed",
+    "steps": "steps",
+    "batch_size": "batch_size",
+    "demonstrations": "demonstrations",
+}
 OF_LORA = ("rank", "alpha", "targets")  # of whichever stage adds LoRA
 POLICY = str(LoraSpec.model_fields["targets"].default)
 TARGETS = {
@@ -118,7 +125,7 @@ def _checked(own: Mapping[str, Value]) -> dict[str, Any]:
             raise XvlaError(
                 "is nothing that follows the prompt stage", field="then", found=value, allowed="lora, full, none"
             )
-        least = {"seed": 0, "steps": 1, "batch_size": 1}.get(name)
+        least = {"seed": 0, "steps": 1, "batch_size": 1, "demonstrations": 1}.get(name)
         if least is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
             raise XvlaError("must be a whole number", field=name, found=value, allowed=f"at least {least}")
     return {name: str(value) if name == "start" else value for name, value in own.items()}

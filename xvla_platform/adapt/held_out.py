@@ -130,8 +130,8 @@ def _answers(
         batch = assemble([stock.source], drawn, processor)
         known = {name: value.to(device) for name, value in marks([stock], drawn).items()}
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=has_bf16(device)):
-            inputs = (batch[name].to(device) for name in ("input_ids", "pixel_values", "image_mask"))
-            views, (vlm, aux) = encode_pictures(model, *inputs, known["picture"])
+            tokens, pixels, mask = (batch[name].to(device) for name in ("input_ids", "pixel_values", "image_mask"))
+            views, (vlm, aux) = encode_pictures(model, tokens, pixels, mask, known["picture"])
             if hasattr(model.vlm, HEADS):
                 seen.append(locate(read(model, views, vlm, known["classes"])[1]).float().cpu())
         if not acts:

@@ -16,8 +16,11 @@ PATIENCE_S = 5.0  # processes of a killed launch are gone within this
 
 
 @contextmanager
-def held(folder: Path, patience_s: float = PATIENCE_S) -> Iterator[None]:
-    """Keep other commands out of `folder` while the block runs; a killed process keeps nobody out."""
+def held(folder: Path, patience_s: float = PATIENCE_S) -> Iterator[int]:
+    """Keep other commands out of `folder` while the block runs; a killed process keeps nobody out.
+
+    Yields a descriptor. A process that inherits it keeps others out for as long as it lives.
+    """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         deadline = time.monotonic() + patience_s
@@ -30,9 +33,9 @@ def held(folder: Path, patience_s: float = PATIENCE_S) -> Iterator[None]:
                     raise XvlaError(
                         "another command is at work on this run",
                         file=folder,
-                        hint="wait for it, or end it; then --resume goes on",
+                        hint="wait for it, or end it and go on then",
                     ) from None
                 time.sleep(0.1)
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)

@@ -101,9 +101,10 @@ def _open(setting: Setting, robot: Robot, config: XVLAConfig, processor: Process
     processor = processor.for_robot(record.spec)
     folder = setting.workspace.embodiments / record.spec.name
     binding = Binding(record.spec, base_space(base), record.rotation_layout, robot.statistics, folder=folder)
+    parts = split_samples(record, robot.reader, binding, config.num_actions, setting.run.plan.demonstrations)
     splits = {
         name: bare_split(name, episodes, samples, record=record, processor=processor, config=config)
-        for name, (episodes, samples) in split_samples(record, robot.reader, binding, config.num_actions).items()
+        for name, (episodes, samples) in parts.items()
     }
     cache = open_cache(setting, record, splits, processor, config, in_loop)
     say(setting, robot, f"features  {cache.plan.reason}")

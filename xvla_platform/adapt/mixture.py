@@ -127,9 +127,9 @@ class Mixture:
         whole = marks(self.stocks, Draw(source=source, row=row))
         known = int(whole["uv"].isfinite().all(1).sum())
         drawn = Draw(source=source[rank::world], row=row[rank::world])
-        mine = marks(self.stocks, drawn)
-        share = mine["uv"].isfinite().all(1).float() * (batch_size / max(1, known))
-        return drawn, {**mine, "share": share}
+        dealt = marks(self.stocks, drawn)
+        share = dealt["uv"].isfinite().all(1).float() * (batch_size / max(1, known))
+        return drawn, {**dealt, "share": share}
 
 
 def marks(stocks: Sequence[Stock], drawn: Draw) -> dict[str, Tensor]:

@@ -26,6 +26,7 @@ def choose_plan(
     batch_size: int | None = None,
     seed: int | None = None,
     start: str | None = None,
+    demonstrations: int | None = None,
 ) -> tuple[AdaptationPlan, str]:
     """The plan and a line that says where it came from.
 
@@ -34,6 +35,7 @@ def choose_plan(
         file: A plan written by the user. named: A plan contributed by a plugin.
         steps: Steps of every stage; a longer warm-up is shortened with it.
         start: How the slot starts, as `as_prompt` reads it.
+        demonstrations: Episodes of the training split to learn from.
     """
     data, source = _origin(base_folder, then, file, named)
     changed = []
@@ -44,11 +46,12 @@ def choose_plan(
             stage["eval_every"] = min(int(stage.get("eval_every", 200)), steps)
         if batch_size is not None:
             stage["batch_size"] = batch_size
-    for flag, value in (("--steps", steps), ("--batch-size", batch_size), ("--seed", seed), ("--init", start)):
-        if value is not None:
-            changed.append(f"{flag} {value}")
+    flags = {"steps": steps, "batch-size": batch_size, "seed": seed, "init": start, "demonstrations": demonstrations}
+    changed += [f"--{flag} {value}" for flag, value in flags.items() if value is not None]
     if seed is not None:
         data["seed"] = seed
+    if demonstrations is not None:
+        data["demonstrations"] = demonstrations
     if start is not None:
         data["start"] = as_prompt(start, "--init").model_dump(mode="json")
     plan = validate_model(AdaptationPlan, data, file or "plan")

@@ -16,6 +16,7 @@ from xvla_platform.adapt.sources import Progress, Source, build_source, decode_f
 from xvla_platform.data.binding import Binding
 from xvla_platform.data.reader import DatasetReader
 from xvla_platform.data.samples import SPLIT_SEED, Samples, split_episodes
+from xvla_platform.errors import XvlaError
 from xvla_platform.modelling.config import XVLAConfig
 from xvla_platform.modelling.processor import Processor
 from xvla_platform.modelling.xvla import XVLA
@@ -35,14 +36,38 @@ class Split:
 
 
 def split_samples(
-    record: EmbodimentRecord, reader: DatasetReader, binding: Binding, num_actions: int
+    record: EmbodimentRecord,
+    reader: DatasetReader,
+    binding: Binding,
+    num_actions: int,
+    demonstrations: int | None = None,
 ) -> dict[str, tuple[tuple[int, ...], Samples]]:
-    """Episodes and samples of `train`, `validation` and `test`."""
-    parts = split_episodes(len(reader.episodes), record.spec.dataset.held_out, SPLIT_SEED)
+    """Episodes and samples of `train`, `validation` and `test`.
+
+    Args:
+        demonstrations: How many episodes `train` has; absent: all that are not held out.
+    """
+    train, *held_out = split_episodes(len(reader.episodes), record.spec.dataset.held_out, SPLIT_SEED)
+    parts = [some_episodes(train, demonstrations), *held_out]
     return {
         name: (episodes, Samples(reader, record.spec, binding, episodes, num_actions))
         for name, episodes in zip(("train", "validation", "test"), parts, strict=True)
     }
+
+
+def some_episodes(train: tuple[int, ...], count: int | None) -> tuple[int, ...]:
+    """`count` of the training episodes, drawn so that fewer are always among more; more than there are is refused."""
+    if count is None:
+        return train
+    if count > len(train):
+        raise XvlaError(
+            "there are not so many demonstrations to learn from",
+            field="demonstrations",
+            found=count,
+            allowed=f"at most {len(train)}, as the others are held out",
+        )
+    order = np.random.default_rng(SPLIT_SEED).permutation(train).tolist()
+    return tuple(sorted(order[:count]))
 
 
 def bare_split(

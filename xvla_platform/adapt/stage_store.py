@@ -1,7 +1,7 @@
 """Stages that several runs of a sweep have in common, computed once.
 
-What a stage leaves is decided by the seed, the slot's start and the stages up to it. A run that begins with the same
-ones finds the stage finished in its own folder, as if it had been interrupted after it.
+What a stage leaves is decided by the seed, the slot's start, the demonstrations and the stages up to it. A run that
+begins with the same ones finds the stage finished in its own folder, as if it had been interrupted after it.
 """
 
 import hashlib
@@ -67,6 +67,7 @@ def stage_key(plan: AdaptationPlan, index: int, machine: str) -> str:
     variants = jittered_variants(plan.stages)
     decides = {
         "seed": plan.seed,
+        "demonstrations": plan.demonstrations,
         "start": None if plan.start is None else plan.start.model_dump(mode="json"),
         "stages": [stage.model_dump(mode="json") for stage in stages],
         "variants": [variants.get(stage.color_jitter, 0) for stage in stages],

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 import torch
 
 from xvla_platform.adapt.initialise import check_initialisation
+from xvla_platform.adapt.robot_data import some_episodes
 from xvla_platform.adapt.setting import start_of
 from xvla_platform.data.reader import DatasetReader
+from xvla_platform.data.samples import SPLIT_SEED, split_episodes
 from xvla_platform.errors import XvlaError
 from xvla_platform.modelling.config import XVLAConfig
 from xvla_platform.modelling.processor import Processor
@@ -28,6 +30,8 @@ def check_start(
                 found=stage.batch_size,
                 allowed=f"a multiple of {processes}",
             )
+    training, _, _ = split_episodes(len(reader.episodes), record.spec.dataset.held_out, SPLIT_SEED)
+    some_episodes(training, plan.demonstrations)
     check_initialisation(start_of(plan, record), base)
     processor = Processor.from_folder(base.folder, XVLAConfig.from_folder(base.folder)).for_robot(record.spec)
     for instruction in sorted({episode.instruction for episode in reader.episodes}):

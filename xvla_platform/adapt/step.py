@@ -105,7 +105,8 @@ def _share(job: "Job", step: int, sources: Sequence[Source]) -> tuple[dict[str, 
     """This process's samples of a batch with their own flow times and noise, on its device; and which they are."""
     rank, world = job.accelerator.process_index, job.accelerator.num_processes
     stage, device = job.stage, job.accelerator.device
-    key, more = (job.seed, job.index, step), {}
+    key = (job.seed, job.index, step)
+    more: dict[str, Any] = {}
     if job.draw is not None:
         drawn, more = job.draw(batch_size=stage.batch_size, key=key, rank=rank, world=world)
     else:

@@ -20,6 +20,7 @@ OF_THE_RUN = {
     "batch_size": "--batch-size",
     "seed": "--seed",
     "start": "--init",
+    "demonstrations": "--demonstrations",
 }
 
 
@@ -50,6 +51,9 @@ OF_THE_RUN = {
     metavar="START",
     help="How the slot starts: nearest, mean, random, mixture or copy:ID; else as the plugin says.",
 )
+@click.option(
+    "--demonstrations", type=click.IntRange(min=1), help="Learn from so many of the training episodes; else from all."
+)
 @click.option("--resume", is_flag=True, help="Go on with the newest interrupted run, with its own plan.")
 @click.option(
     "--features",
@@ -78,6 +82,7 @@ def adapt(
     batch_size: int | None,
     seed: int | None,
     start: str | None,
+    demonstrations: int | None,
     resume: bool,
     features: Any,
     feature_budget: float,
@@ -110,6 +115,7 @@ def adapt(
         "batch_size": batch_size,
         "seed": seed,
         "start": start,
+        "demonstrations": demonstrations,
     }
 
     def prepare() -> Any:

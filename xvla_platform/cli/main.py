@@ -27,6 +27,7 @@ COMMANDS = {
     "sweep": LazyCommand("xvla_platform.cli.sweep:sweep", "Adapt to a robot in many ways, and compare them."),
     "eval": LazyCommand("xvla_platform.cli.eval:evaluate", "Measure an adaptation on held-out episodes."),
     "bench": LazyCommand("xvla_platform.cli.bench:bench", "Measure steps, chunks and batches on this machine."),
+    "study": LazyCommand("xvla_platform.cli.study:study", "Run a study: record, pretrain, adapt, evaluate, tabulate."),
     "list": LazyCommand("xvla_platform.cli.list:list_all", "List the workspace's robots and adaptations."),
     "show": LazyCommand("xvla_platform.cli.show:show", "Show one robot and its adaptations in full."),
     "domains": LazyCommand("xvla_platform.cli.domains:domains", "Show what the rows of a base were trained with."),

@@ -113,12 +113,15 @@ class AdaptationPlan(StrictModel):
 
     Attributes:
         start: How the slot starts; absent: as the robot's plugin says.
+        demonstrations: Episodes of the training split to learn from; absent: all. A smaller number takes some of
+            those that a larger one takes; validation and test episodes stay the same.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
     name: str = Field(min_length=1)
     seed: int = Field(default=0, ge=0)
     start: PromptSpec | None = None
+    demonstrations: int | None = Field(default=None, ge=1)
     stages: tuple[Stage, ...] = Field(min_length=1)
 
     @model_validator(mode="after")

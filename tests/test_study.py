@@ -1,0 +1,140 @@
+"""`xvla study`: a list of commands that survives being killed, and tables that say what the commands answered."""
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from adapt_helpers import start, write_small_base
+from closed_loop_helpers import record_dots, write_dot_arm
+from conftest import one_line_error, tree
+
+from xvla_platform.platform.workspace import CONFIG_NAME, CONFIG_TEXT
+from xvla_platform.study.spec import load_study
+from xvla_platform.study.steps import chosen, steps_of
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+PLAN = {
+    "name": "short",
+    "stages": [{"name": "prompt", "steps": 4, "batch_size": 4, "warmup_steps": 0, "lr": {"soft_prompts": 1e-3}}],
+}
+STUDY: dict[str, Any] = {
+    "name": "dots",
+    "description": "A robot that draws, on an untrained base.",
+    "plugins": "plugins",
+    "bases": {"small": {"folder": "BASE"}},
+    "held_out": ["dot_arm"],
+    "accept": ["XV110"],
+    "rungs": {"untouched": {"untouched": True}, "prompt": {"plan": "short.yaml"}},
+    "cells": [{"bases": ["small"], "rungs": ["untouched", "prompt"], "demonstrations": [4], "inits": ["mean"]}],
+    "closed_loop": {"tasks": ["reach"], "episodes": 2, "time_limit": 1, "seed": 5},
+}
+
+
+def write_study(root: Path, **changes: Any) -> Path:
+    """The study's file with its plan."""
+    (root / "short.yaml").write_text(yaml.safe_dump(PLAN))
+    text = yaml.safe_dump({**STUDY, **changes}).replace("BASE", str(root / "base"))
+    (root / "study.yaml").write_text(text)
+    return root / "study.yaml"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with a recorded robot, a base, and a study of both."""
+    root = tmp_path_factory.mktemp("study") / "place"
+    root.mkdir()
+    (root / CONFIG_NAME).write_text(CONFIG_TEXT)
+    write_small_base(root / "base", language_max_length=32)
+    record_dots(write_dot_arm(root / "plugins" / "dot_arm"))
+    write_study(root)
+    return root
+
+
+def test_a_study_is_the_product_of_its_lists_with_every_cell_once(place: Path, tmp_path: Path) -> None:
+    """What a step needs stands before it; a rung that learns nothing has no number of demonstrations."""
+    cells = [
+        {"bases": ["small"], "rungs": ["untouched", "prompt"], "demonstrations": [2, 4], "seeds": [0, 1]},
+        {"bases": ["small"], "rungs": ["prompt"], "demonstrations": [4], "inits": ["nearest", "random"]},
+    ]
+    (tmp_path / "plugins").symlink_to(place / "plugins")
+    (tmp_path / "base").symlink_to(place / "base")
+    forgetting = {"robots": ["other"], "rungs": ["untouched", "prompt"], "episodes": 3}
+    file = write_study(tmp_path, cells=cells, forgetting=forgetting)
+    steps = steps_of(load_study(file), file, tmp_path / "out")
+    names = [step.id for step in steps]
+    assert len(names) == len(set(names))
+    assert sum(name.startswith("adapt.") for name in names) == 5
+    assert sum(name.startswith("eval.") for name in names) == 6
+    assert [name for name in names if name.startswith("forget.")] == [
+        "forget.small.dot_arm.untouched-d0-nearest-s0.other",
+        "forget.small.dot_arm.prompt-d4-nearest-s0.other",
+    ]
+    for i, step in enumerate(steps):
+        assert set(step.needs) <= set(names[:i])
+    some = [step.id for step in chosen(steps, "eval.*random*")]
+    cell = "small.dot_arm.prompt-d4-random-s0"
+    assert some == ["add.small.dot_arm", f"adapt.{cell}", f"eval.{cell}"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"cells": [{"bases": ["small"], "rungs": ["lora"]}]}, "unknown 'lora'; allowed: prompt, untouched"),
+        ({"rungs": {"untouched": {"untouched": True, "then": "lora"}}}, "a rung is one of"),
+        ({"bases": {"small": {}}}, "either a recipe or a folder"),
+        ({"held_out": ["arm_without_plugin"]}, "no such plugin"),
+        ({"recordings": [{"plugin": "dot_arm"}]}, "either episodes or still_scenes"),
+    ],
+)
+def test_a_study_that_cannot_be_is_one_line(
+    here: Run, place: Path, tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    (tmp_path / "plugins").symlink_to(place / "plugins")
+    file = write_study(tmp_path, **changes)
+    before = tree(tmp_path)
+    assert words in one_line_error(here("study", str(file), "--out", str(tmp_path / "out"), cwd=tmp_path))
+    assert {name for name in tree(tmp_path) if not name.startswith("out")} == set(before)
+
+
+def test_a_killed_study_goes_on_where_it_was(here: Run, place: Path) -> None:
+    """Killed with what it runs; what was finished is not run again, and the tables hold every cell."""
+    folder = place / "runs" / "studies" / "dots"
+    running = start("study", "study.yaml", cwd=place)
+    first = folder / "steps" / "add.small.dot_arm.json"
+    deadline = time.monotonic() + 120
+    while not first.is_file() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    running.send_signal(signal.SIGTERM)
+    running.wait(timeout=60)
+    before = first.stat().st_mtime_ns
+    done = here("study", "study.yaml", "--json", cwd=place)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert first.stat().st_mtime_ns == before
+    results = json.loads((folder / "results.json").read_text())
+    cells = [(row["rung"], row["demonstrations"]) for row in results["success"]]
+    assert cells == [("untouched", 0), ("prompt", 4)]
+    assert all(row["tasks"]["reach"]["success"]["of"] == 2 for row in results["success"])
+    text = (folder / "results.md").read_text()
+    assert "### dot_arm: success" in text
+    assert "| small | prompt | 4 | mean |" in text
+    assert (folder / "success.png").stat().st_size > 1000
+    states = here("study", "study.yaml", "--dry-run", cwd=place).stdout
+    assert "to do" not in states
+
+
+def test_a_step_that_fails_is_told_with_its_words(here: Run, place: Path, tmp_path: Path) -> None:
+    """More demonstrations than there are: the command's own line, and nothing taken for done."""
+    (tmp_path / "plugins").symlink_to(place / "plugins")
+    (tmp_path / "base").symlink_to(place / "base")
+    file = write_study(tmp_path, cells=[{"bases": ["small"], "rungs": ["prompt"], "inits": ["mean"]}])
+    failed = here("study", str(file), "--out", str(tmp_path / "out"), cwd=tmp_path)
+    line = one_line_error(failed)
+    assert "not so many demonstrations" in line
+    assert "--demonstrations 50" in line
+    assert not list((tmp_path / "out" / "steps").glob("adapt.*.json"))

@@ -1,0 +1,124 @@
+"""What a study found: one row an outcome, from the answers of its finished steps; tables and a plot.
+
+A row without an answer is left out, so that a study can be looked at while it runs.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from xvla_platform.closed_loop.results import OVERALL
+from xvla_platform.study.run import answer_of
+from xvla_platform.study.spec import StudySpec
+from xvla_platform.study.steps import START, Step
+
+OWN = "own"
+
+
+def collect(steps: Sequence[Step], folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Rows of `success`, `open_loop`, `forgetting` and `ablation`, each with what the step is about."""
+    out: dict[str, list[dict[str, Any]]] = {"success": [], "open_loop": [], "forgetting": [], "ablation": []}
+    for step in steps:
+        answer = answer_of(folder, step.id)
+        kind = step.id.partition(".")[0]
+        if answer is None:
+            continue
+        if kind == "adapt":
+            out["open_loop"].append({**step.about, "table": answer["results"]["table"][-1]["errors"]})
+        elif kind == "eval":
+            out["success"].append({**step.about, "tasks": answer["results"][OWN]})
+        elif kind == "forget":
+            out["forgetting"].append({**step.about, "tasks": answer["results"][OWN]})
+        elif kind == "ablate":
+            out["ablation"].append({**step.about, "conditions": answer["results"]})
+    return out
+
+
+def tables(study: StudySpec, rows: Mapping[str, list[dict[str, Any]]]) -> str:
+    """The study's results as Markdown."""
+    parts = []
+    for robot in study.held_out:
+        own = [row for row in rows["success"] if row["robot"] == robot]
+        if own:
+            parts.append(f"### {robot}: success\n\n" + _success(study, own, ("base", "rung", "demonstrations", "init")))
+    errors = rows["open_loop"]
+    if errors:
+        parts.append("### Errors on held-out episodes\n\n" + _errors(errors))
+    if rows["forgetting"]:
+        keys = ("base", "rung", "robot", "driven")
+        parts.append("### What the pretraining robots keep\n\n" + _success(study, rows["forgetting"], keys))
+    if rows["ablation"]:
+        flat = [
+            {**row, "input": condition, "tasks": tasks}
+            for row in rows["ablation"]
+            for condition, tasks in row["conditions"].items()
+        ]
+        parts.append("### Without one of the inputs\n\n" + _success(study, flat, ("base", "robot", "rung", "input")))
+    return "\n\n".join(parts) + "\n"
+
+
+def _success(study: StudySpec, rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> str:
+    tasks = [*study.closed_loop.tasks, *([OVERALL] if len(study.closed_loop.tasks) > 1 else [])]
+    headers = [*keys, *tasks, f"approached the named object ({tasks[-1]})"]
+    body = []
+    for row in rows:
+        found = row["tasks"]
+        cells = [_share(found[task]["success"]) for task in tasks]
+        body.append([*(str(row[key]) for key in keys), *cells, _share(found[tasks[-1]]["approached"])])
+    return markdown(headers, body)
+
+
+def _errors(rows: Sequence[Mapping[str, Any]]) -> str:
+    keys = ("base", "robot", "rung", "demonstrations", "init")
+    fields = list(dict.fromkeys(field for row in rows for field in row["table"]))
+    body = [
+        [*(str(row[key]) for key in keys), *(f"{row['table'][f]:.4g}" if f in row["table"] else "" for f in fields)]
+        for row in rows
+    ]
+    return markdown([*keys, *fields], body)
+
+
+def _share(share: Mapping[str, Any]) -> str:
+    if share["rate"] is None:
+        return "not known"
+    low, high = share["interval_95"]
+    return f"{100 * share['rate']:.0f} % ({100 * low:.0f}-{100 * high:.0f})"
+
+
+def markdown(headers: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [headers, ["---"] * len(headers), *body]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def plot_success(study: StudySpec, rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Success over the number of demonstrations, one panel a held-out robot, one line a base and rung."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    task = OVERALL if len(study.closed_loop.tasks) > 1 else study.closed_loop.tasks[0]
+    figure, axes = plt.subplots(1, len(study.held_out), figsize=(5.2 * len(study.held_out), 4), squeeze=False)
+    for axis, robot in zip(axes[0], study.held_out, strict=True):
+        lines: dict[str, list[tuple[int, Mapping[str, Any]]]] = {}
+        for row in rows:
+            if row["robot"] == robot and row["init"] == START and not row["seed"]:
+                share = row["tasks"][task]["success"]
+                lines.setdefault(f"{row['base']}, {row['rung']}", []).append((row["demonstrations"], share))
+        for label, points in lines.items():
+            points.sort(key=lambda point: point[0])
+            x = [count for count, _ in points]
+            y = [100 * share["rate"] for _, share in points]
+            spread = [
+                [100 * (share["rate"] - share["interval_95"][0]) for _, share in points],
+                [100 * (share["interval_95"][1] - share["rate"]) for _, share in points],
+            ]
+            axis.errorbar(x, y, yerr=spread, marker="o", capsize=2, linewidth=1.4, label=label)
+        axis.set(title=robot, xlabel="demonstrations", ylabel=f"success, {task} [%]", ylim=(-3, 103))
+        axis.grid(alpha=0.3)
+        if lines:
+            axis.legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

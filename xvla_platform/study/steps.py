@@ -1,0 +1,188 @@
+"""A study as a list of `xvla` commands: what each needs, and which must not run beside each other.
+
+In: a `StudySpec` and the study's folder. Out: steps in an order in which they can run. Below the folder, `plugins/`
+holds the robots with their recordings, `bases/` what was pretrained, and every base has a workspace of its own.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from xvla_platform.errors import XvlaError
+from xvla_platform.study.spec import Cells, Recording, Rung, StudySpec
+
+LABEL = "{adaptation}"  # stands for the version that the first step in `needs` registered
+START = "nearest"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One command of the study.
+
+    Attributes:
+        id: Also the name of its files. words: What follows `xvla`.
+        needs: Ids of the steps that must be done before.
+        lane: Steps of one lane run one after another: they write to the same place.
+        about: What results tell of it: robot, base, rung, demonstrations, init, seed.
+    """
+
+    id: str
+    words: tuple[str, ...]
+    needs: tuple[str, ...]
+    lane: str
+    about: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One way to get a policy for one robot."""
+
+    base: str
+    robot: str
+    rung: str
+    demonstrations: int
+    init: str
+    seed: int
+
+    @property
+    def id(self) -> str:
+        """Also tells cells apart: what does not matter to a rung is not in its name."""
+        return f"{self.base}.{self.robot}.{self.rung}-d{self.demonstrations}-{self.init}-s{self.seed}"
+
+
+def steps_of(study: StudySpec, file: Path, folder: Path) -> list[Step]:
+    """Every step, those that others need first.
+
+    Args:
+        file: The study's own file; its recipes and plans lie relative to it.
+    """
+    out = list(_recordings(study, folder))
+    recorded = tuple(step.id for step in out)
+    for name, base in study.bases.items():
+        if base.recipe is not None:
+            words = ("pretrain", str(file.parent / base.recipe), "--out", str(folder / "bases" / name))
+            out.append(_step(f"pretrain.{name}", (*words, "--workspace", str(folder)), recorded, "pretrain", base=name))
+    cells = list(_cells(study))
+    for name in dict.fromkeys(cell.base for cell in cells):
+        out += _registrations(study, folder, name, recorded)
+    for cell in cells:
+        out += _cell_steps(study, file, folder, cell)
+    return out
+
+
+def chosen(steps: Sequence[Step], pattern: str | None) -> list[Step]:
+    """The steps whose id fits a shell pattern, with all that they need; without one all."""
+    if pattern is None:
+        return list(steps)
+    by_id = {step.id: step for step in steps}
+    wanted = [step.id for step in steps if fnmatchcase(step.id, pattern)]
+    if not wanted:
+        raise XvlaError("no step of that name", field="only", found=pattern, allowed=list(by_id))
+    taken: set[str] = set()
+    while wanted:
+        name = wanted.pop()
+        if name not in taken:
+            taken.add(name)
+            wanted += by_id[name].needs
+    return [step for step in steps if step.id in taken]
+
+
+def _step(name: str, words: tuple[str, ...], needs: tuple[str, ...], lane: str, **about: Any) -> Step:
+    return Step(id=name, words=words, needs=needs, lane=lane, about=about)
+
+
+def _recordings(study: StudySpec, folder: Path) -> Iterator[Step]:
+    for part in study.recordings:
+        kind = "demonstrations" if part.still_scenes is None else "still_scenes"
+        words = ("record", str(folder / "plugins" / part.plugin), *_amount(part), "--task", part.task)
+        words += ("--seed", str(part.seed), "--overwrite")
+        yield _step(f"record.{part.plugin}.{kind}", words, (), f"record.{part.plugin}.{kind}", robot=part.plugin)
+
+
+def _amount(part: Recording) -> tuple[str, ...]:
+    if part.still_scenes is not None:
+        return ("--still-scenes", str(part.still_scenes))
+    return ("--episodes", str(part.episodes), "--per-scene", str(part.per_scene))
+
+
+def _registrations(study: StudySpec, folder: Path, base: str, recorded: tuple[str, ...]) -> Iterator[Step]:
+    """Each robot that is driven, on this base."""
+    declared = study.bases[base]
+    needs = (f"pretrain.{base}",) if declared.recipe is not None else recorded
+    where = declared.folder if declared.folder is not None else str(folder / "bases" / base)
+    seen = study.forgetting.robots if study.forgetting is not None else ()
+    for robot in (*study.held_out, *seen):
+        accepted = (word for code in study.accept for word in ("--accept", code))
+        words = ("add-embodiment", str(folder / "plugins" / robot), "--base", where, *accepted)
+        yield _step(f"add.{base}.{robot}", (*words, *_place(folder, base)), needs, f"add.{base}", robot=robot)
+
+
+def _cells(study: StudySpec) -> Iterator[Cell]:
+    """Each cell once, robots outermost."""
+    seen: set[str] = set()
+    for robot in study.held_out:
+        for block in study.cells:
+            for cell in _block(block, robot, study):
+                if cell.id not in seen:
+                    seen.add(cell.id)
+                    yield cell
+
+
+def _block(block: Cells, robot: str, study: StudySpec) -> Iterator[Cell]:
+    for base, rung, count, init, seed in product(
+        block.bases, block.rungs, block.demonstrations, block.inits, block.seeds
+    ):
+        if study.rungs[rung].untouched:
+            count, seed = 0, 0
+        yield Cell(base=base, robot=robot, rung=rung, demonstrations=count, init=init, seed=seed)
+
+
+def _cell_steps(study: StudySpec, file: Path, folder: Path, cell: Cell) -> Iterator[Step]:
+    rung, about, place = study.rungs[cell.rung], vars(cell), _place(folder, cell.base)
+    lane, added = f"{cell.base}.{cell.robot}", (f"add.{cell.base}.{cell.robot}",)
+
+    def step(kind: str, words: tuple[str, ...], needs: tuple[str, ...], **more: Any) -> Step:
+        return _step(f"{kind}.{cell.id}", (*words, *place), needs, lane, **about, **more)
+
+    if not rung.untouched:
+        yield step("adapt", _adapting(rung, file, cell), added)
+    target = (f"{cell.robot}/base", "--init", cell.init) if rung.untouched else (LABEL,)
+    needs = added if rung.untouched else (f"adapt.{cell.id}",)
+    yield step("eval", ("eval", *target, *_acting(study, study.closed_loop.episodes)), needs)
+    if cell.demonstrations not in (0, _most(study)) or cell.init != START or cell.seed:
+        return
+    ablation, forgetting = study.ablation, study.forgetting
+    if ablation is not None and cell.rung in ablation.rungs:
+        words = ("eval", *target, *_acting(study, ablation.episodes), "--ablate", ablation.inputs)
+        yield step("ablate", words, needs)
+    if forgetting is not None and cell.rung in forgetting.rungs:
+        for robot in forgetting.robots:
+            driven = (f"{robot}/base",) if rung.untouched else (LABEL, "--robot", robot)
+            required = (*needs, f"add.{cell.base}.{robot}")
+            forgot = step("forget", ("eval", *driven, *_acting(study, forgetting.episodes)), required, driven=robot)
+            yield replace(forgot, id=f"{forgot.id}.{robot}")
+
+
+def _adapting(rung: Rung, file: Path, cell: Cell) -> tuple[str, ...]:
+    way = ("--then", str(rung.then)) if rung.then is not None else ("--plan", str(file.parent / str(rung.plan)))
+    amount = ("--demonstrations", str(cell.demonstrations))
+    return ("adapt", "--embodiment", cell.robot, *way, "--init", cell.init, "--seed", str(cell.seed), *amount)
+
+
+def _most(study: StudySpec) -> int:
+    return max(count for block in study.cells for count in block.demonstrations)
+
+
+def _acting(study: StudySpec, episodes: int) -> tuple[str, ...]:
+    loop = study.closed_loop
+    words: tuple[str, ...] = ("--closed-loop", "--tasks", ",".join(loop.tasks), "--episodes", str(episodes))
+    words += ("--seed", str(loop.seed), "--films", str(loop.films), "--sampler", loop.sampler)
+    limits = {"--execute-s": loop.execute_s, "--time-limit": loop.time_limit}
+    return (*words, *(word for name, value in limits.items() if value is not None for word in (name, f"{value:g}")))
+
+
+def _place(folder: Path, base: str) -> tuple[str, str]:
+    return "--workspace", str(folder / "workspaces" / base)
