@@ -2,38 +2,42 @@
 
 Two linear heads read the main view's tokens on a grid. One reads them before the words, with a channel for each thing
 that can be named: so every colour and shape is worth seeing before the words are understood. The other reads them
-after the words and marks the named thing alone. A loss of the second kind without the first rests at "some object is
-here". The heads are trained with the encoder (group `vlm`), kept in checkpoints, and are no part of the base.
+after the words and marks what is named alone: what is named first (the cube to be put somewhere) and what second (the
+plate that it goes on). A loss of the second kind without the first rests at "some object is here". The heads are
+trained with the encoder (group `vlm`), kept in checkpoints, and are no part of the base.
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from xvla_platform.errors import XvlaError
 from xvla_platform.modelling import florence
 from xvla_platform.modelling.config import XVLAConfig
 from xvla_platform.modelling.xvla import XVLA
 
+ROLES = 2  # what an instruction names first, and what second
 HEADS = "grounding"  # below the encoder, so that they belong to its group, its optimizer and its checkpoints
 _CELL = 3  # numbers a cell: how likely it is the one, and the offset from its centre, in cells
 
 
 class GroundingHeads(nn.Module):
-    """Two linear readings of a grid of image tokens: one channel a class before the words, one channel after them."""
+    """Two linear readings of a grid of image tokens: one channel a class before the words, one a role after them."""
 
     def __init__(self, width: int, classes: int) -> None:
         super().__init__()
         self.raw = nn.Linear(width, _CELL * classes)
-        self.fused = nn.Linear(width, _CELL)
+        self.fused = nn.Linear(width, _CELL * ROLES)
 
     def forward(self, raw: Tensor, fused: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-        """Main-view tokens [B, G·G, D] before and after the words, classes [B] → both answers [B, G·G, 3]."""
-        channels = self.raw(raw).unflatten(-1, (-1, _CELL))
-        chosen = classes.view(-1, 1, 1, 1).expand(-1, channels.shape[1], 1, _CELL)
-        return channels.gather(2, chosen).squeeze(2), self.fused(fused)
+        """Main-view tokens [B, G·G, D] before and after the words, classes [B, 2] → both answers [B, 2, G·G, 3]."""
+        channels = self.raw(raw).unflatten(-1, (-1, _CELL)).transpose(1, 2)
+        chosen = classes.view(-1, ROLES, 1, 1).expand(-1, -1, *channels.shape[2:])
+        return channels.gather(1, chosen), self.fused(fused).unflatten(-1, (ROLES, _CELL)).transpose(1, 2)
 
 
 class GroundedXVLA(XVLA):
@@ -53,9 +57,9 @@ class GroundedXVLA(XVLA):
         """Losses by name; takes what `XVLA.forward` takes for encoding in the loop, and what `mixture` adds to it.
 
         Args:
-            uv: [B, 2] the named object in the main view, 0..1 from the top left; NaN where unknown.
-            classes: [B] what is named.
-            share: [B] weight of each sample's grounding loss, 0 where unknown; its mean over the whole batch is 1.
+            uv: [B, 2, 2] what is named first and second in the main view, 0..1 from the top left; NaN where unknown.
+            classes: [B, 2] what is named.
+            share: [B, 2] weight of each grounding loss, 0 where unknown; its sum over the whole batch is the batch.
             picture: [B] equal numbers for samples with the same images, which are encoded once.
         """
         uv, classes, share, picture = (inputs.pop(name) for name in ("uv", "classes", "share", "picture"))
@@ -65,7 +69,7 @@ class GroundedXVLA(XVLA):
         if self.weight:
             answers = read(self, views, features[0], classes)
             for name, answer in zip(("grounding_raw", "grounding_fused"), answers, strict=True):
-                terms[name] = self.weight * (errors(answer, uv.nan_to_num(0.5)) * share).mean()
+                terms[name] = self.weight * (errors(answer, uv.nan_to_num(0.5)) * share).sum(1).mean()
         return terms
 
 
@@ -104,7 +108,7 @@ def detach_heads(model: XVLA) -> None:
 
 
 def read(model: XVLA, views: Tensor, vlm_features: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-    """Both heads' answers [B, G·G, 3] for views [B, V, N, D] and vlm_features; the pooled token is left out."""
+    """Both heads' answers [B, 2, G·G, 3] for views [B, V, N, D] and vlm_features; the pooled token is left out."""
     assert model.vlm is not None
     count = views.shape[2]
     answers: tuple[Tensor, Tensor] = getattr(model.vlm, HEADS)(views[:, 0, 1:], vlm_features[:, 1:count], classes)
@@ -112,23 +116,61 @@ def read(model: XVLA, views: Tensor, vlm_features: Tensor, classes: Tensor) -> t
 
 
 def errors(answer: Tensor, uv: Tensor) -> Tensor:
-    """Per sample [B]: cross-entropy over the grid's cells, and L1 of the offset at the true cell, in cells."""
+    """Cross-entropy over the grid's cells, and L1 of the offset at the true cell, in cells.
+
+    Args:
+        answer: [..., G·G, 3]. uv: [..., 2]. Returns [...].
+    """
     answer = answer.float()
-    side = math.isqrt(answer.shape[1])
+    side = math.isqrt(answer.shape[-2])
     place = (uv * side).clamp(0, side - 1e-3)
     column, row = place.long().unbind(-1)
     cell = row * side + column
     offset = place - place.floor() - 0.5
-    found = answer[torch.arange(len(cell), device=cell.device), cell, 1:]
-    return F.cross_entropy(answer[..., 0], cell, reduction="none") + (found - offset).abs().mean(-1)
+    missed = (_at(answer, cell) - offset).abs().mean(-1)
+    chances = answer[..., 0].flatten(0, -2)
+    return F.cross_entropy(chances, cell.flatten(), reduction="none").view(cell.shape) + missed
 
 
 def locate(answer: Tensor) -> Tensor:
-    """The most likely place [B, 2] in the main view, 0..1 from its top left."""
-    side = math.isqrt(answer.shape[1])
+    """The most likely places [..., 2] in the main view, 0..1 from its top left, for answers [..., G·G, 3]."""
+    side = math.isqrt(answer.shape[-2])
     cell = answer[..., 0].argmax(-1)
-    offset = answer[torch.arange(len(cell), device=cell.device), cell, 1:]
-    return (torch.stack([cell % side, cell // side], dim=-1) + 0.5 + offset) / side
+    return (torch.stack([cell % side, cell // side], dim=-1) + 0.5 + _at(answer, cell)) / side
+
+
+def _at(answer: Tensor, cell: Tensor) -> Tensor:
+    """The offsets [..., 2] at one cell each."""
+    index = cell[..., None, None].expand(*cell.shape, 1, 2)
+    return answer[..., 1:].gather(-2, index).squeeze(-2)
+
+
+def things_named(instructions: Sequence[str], objects: Mapping[str, Sequence[str]]) -> dict[str, tuple[int, int]]:
+    """The numbers of what each instruction names first and second; the second is 0 where it names one thing.
+
+    Args:
+        objects: Phrases by thing, in lower case. Without any, an instruction as a whole stands for what it names.
+    """
+    if not objects:
+        return {words: (i, len(instructions) + i) for i, words in enumerate(instructions)}
+    out = {}
+    for words in instructions:
+        found = sorted(
+            (words.lower().find(phrase), number)
+            for number, phrases in enumerate(objects.values())
+            for phrase in phrases
+            if phrase in words.lower()
+        )
+        named = list(dict.fromkeys(number for _, number in found))
+        if not named:
+            raise XvlaError("an instruction names none of the objects", field="objects", found=words, allowed=objects)
+        out[words] = (named[0], named[1] if len(named) > 1 else 0)
+    return out
+
+
+def count_things(instructions: Sequence[str], objects: Mapping[str, Sequence[str]]) -> int:
+    """How many classes `things_named` tells apart."""
+    return len(objects) or ROLES * len(instructions)
 
 
 def _distinct(picture: Tensor) -> tuple[Tensor, Tensor]:

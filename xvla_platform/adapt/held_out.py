@@ -59,7 +59,7 @@ def _still(model: XVLA, stock: Stock, processor: Processor, acts: bool) -> dict[
         answer, wanted = (x[:, 0, dims].unflatten(0, scenes.shape) for x in (chunks, stock.source.action[rows]))
         found = {"near": _nearest(answer, wanted), "error": float((answer - wanted).norm(dim=-1).mean())}
     if stock.uv is not None and seen is not None:
-        places = stock.uv[rows].unflatten(0, scenes.shape)
+        places = stock.uv[rows, 0].unflatten(0, scenes.shape)
         visible = places.isfinite().all(-1).all(-1)
         if visible.any():
             found["seen"] = _nearest(seen.unflatten(0, scenes.shape)[visible], places[visible])
@@ -133,7 +133,7 @@ def _answers(
             tokens, pixels, mask = (batch[name].to(device) for name in ("input_ids", "pixel_values", "image_mask"))
             views, (vlm, aux) = encode_pictures(model, tokens, pixels, mask, known["picture"])
             if hasattr(model.vlm, HEADS):
-                seen.append(locate(read(model, views, vlm, known["classes"])[1]).float().cpu())
+                seen.append(locate(read(model, views, vlm, known["classes"])[1])[:, 0].float().cpu())
         if not acts:
             continue
         found = predict_chunks(

@@ -4,7 +4,7 @@ In: a robot's samples and its part of the recipe. Out: a `Stock`, which says whi
 batches that depend on (seed, phase, step) alone. The last scenes of every dataset are held out and never drawn.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from xvla_platform.adapt.grounding import ROLES
 from xvla_platform.adapt.sources import Draw, Source
 from xvla_platform.data.samples import Samples
 from xvla_platform.errors import XvlaError
@@ -21,7 +22,8 @@ from xvla_platform.specs.base import load_model
 from xvla_platform.specs.recipe import Balance, Domain, Mixtures
 
 PUBLISHED = Path(__file__).with_name("mixtures.yaml")
-UV = "grounding.uv"
+UV = "grounding.uv"  # of what is named first
+PLACES = (UV, "grounding.place_uv")
 SAME_PICTURE = 0.5  # differences within a scene, which a video codec makes, over those between scenes; 0.02 is usual
 LOOKED_AT = 20
 Rows = NDArray[np.int64]
@@ -38,9 +40,9 @@ class Stock:
         sets: [n, k] rows that are drawn together: single rows, or all of a still scene.
         until: [n] cumulative chance of each set.
         held: [H] rows that are never drawn.
-        uv: [N, 2] where the named object is in the main view, in 0..1 from its top left; NaN where unknown or outside.
-            None where the dataset does not know it.
-        classes: [N] what is named, as a number that all robots share.
+        uv: [N, 2, 2] where what is named first and second is in the main view, in 0..1 from its top left; NaN where
+            unknown or outside. None where the dataset does not know it.
+        classes: [N, 2] what is named, as numbers that all robots share.
     """
 
     source: Source
@@ -125,10 +127,10 @@ class Mixture:
             chosen = np.searchsorted(stock.until, generator.random(-(-len(mine) // together)), side="right")
             row[mine] = stock.sets[np.minimum(chosen, len(stock.sets) - 1)].reshape(-1)[: len(mine)]
         whole = marks(self.stocks, Draw(source=source, row=row))
-        known = int(whole["uv"].isfinite().all(1).sum())
+        known = int(whole["uv"].isfinite().all(2).sum())
         drawn = Draw(source=source[rank::world], row=row[rank::world])
         dealt = marks(self.stocks, drawn)
-        share = dealt["uv"].isfinite().all(1).float() * (batch_size / max(1, known))
+        share = dealt["uv"].isfinite().all(2).float() * (batch_size / max(1, known))
         return drawn, {**dealt, "share": share}
 
 
@@ -137,7 +139,7 @@ def marks(stocks: Sequence[Stock], drawn: Draw) -> dict[str, Tensor]:
     uv, classes, picture = [], [], []
     for i, stock in enumerate(stocks):
         rows = drawn.row[drawn.source == i]
-        uv.append(torch.full((len(rows), 2), torch.nan) if stock.uv is None else stock.uv[rows])
+        uv.append(torch.full((len(rows), ROLES, 2), torch.nan) if stock.uv is None else stock.uv[rows])
         classes.append(stock.classes[rows])
         picture.append(torch.from_numpy(_pictures(stock, rows) + (i << 40)))
     return {"uv": torch.cat(uv), "classes": torch.cat(classes), "picture": torch.cat(picture)}
@@ -148,8 +150,14 @@ def _pictures(stock: Stock, rows: Rows) -> Rows:
     return stock.scene_of[rows] if stock.sets.shape[1] > 1 else rows
 
 
-def build_stock(source: Source, samples: Samples, domain: Domain, instructions: Sequence[str], share: float) -> Stock:
-    """How a robot's samples are drawn; `instructions` are all that the mixture's robots are ever given, in order."""
+def build_stock(
+    source: Source, samples: Samples, domain: Domain, things: Mapping[str, tuple[int, int]], share: float
+) -> Stock:
+    """How a robot's samples are drawn.
+
+    Args:
+        things: What every instruction that the mixture's robots are ever given names, as `things_named` has it.
+    """
     episodes = samples.reader.episodes
     if len(episodes) % domain.per_scene:
         raise XvlaError(
@@ -159,7 +167,7 @@ def build_stock(source: Source, samples: Samples, domain: Domain, instructions: 
             found=f"{len(episodes)} episodes, {domain.per_scene} a scene",
         )
     lengths = np.array([episode.length for episode in episodes])
-    number = {instruction: i for i, instruction in enumerate(instructions)}
+    number = {instruction: i for i, instruction in enumerate(things)}
     task = np.array([number[episode.instruction] for episode in episodes])[samples.episode_of]
     trained = split_scenes(len(episodes), domain.per_scene, share)
     still = bool(lengths.max() == 1)
@@ -178,7 +186,7 @@ def build_stock(source: Source, samples: Samples, domain: Domain, instructions: 
         until=np.cumsum(chance.reshape(-1, together).sum(1)),
         held=np.flatnonzero(samples.episode_of >= trained),
         uv=_named_places(samples),
-        classes=torch.from_numpy(task),
+        classes=torch.tensor(list(things.values()))[task],
     )
     if together > 1:
         _check_pictures(stock, samples)
@@ -186,28 +194,34 @@ def build_stock(source: Source, samples: Samples, domain: Domain, instructions: 
 
 
 def _named_places(samples: Samples) -> Tensor | None:
-    """`grounding.uv` of every row, NaN outside the main view; None where the dataset has no such column."""
-    if UV not in samples.reader.info.features:
+    """The columns `PLACES` of every row [N, 2, 2], NaN outside the main view; None where the dataset has not the first.
+
+    Only still scenes know them, and not of every kind of thing.
+    """
+    known = [name for name in PLACES if name in samples.reader.info.features]
+    if UV not in known:
         return None
-    found = np.full((len(samples), 2), np.nan, dtype=np.float32)
+    found = np.full((len(samples), ROLES, 2), np.nan, dtype=np.float32)
     for episode in np.unique(samples.episode_of).tolist():
         rows = np.flatnonzero(samples.episode_of == episode)
-        found[rows] = samples.reader.columns(episode, [UV])[UV][samples.frame_of[rows]]
-    inside = ((found >= 0) & (found <= 1)).all(1)
-    if not inside.any():
+        columns = samples.reader.columns(episode, known)
+        for role, name in enumerate(known):
+            found[rows, role] = columns[name][samples.frame_of[rows]]
+    inside = ((found >= 0) & (found <= 1)).all(2)
+    if not inside[:, 0].any():
         raise XvlaError(
             "no named object lies in the main view",
             file=samples.reader.root,
             field=UV,
-            found=f"{np.nanmin(found):.3g}..{np.nanmax(found):.3g}",
+            found=f"{np.nanmin(found[:, 0]):.3g}..{np.nanmax(found[:, 0]):.3g}",
             allowed="0..1 from the image's top left",
         )
     found[~inside] = np.nan
     flip = samples.spec.ordered_cameras[0].flip
     if flip in ("horizontal", "both"):
-        found[:, 0] = 1 - found[:, 0]
+        found[..., 0] = 1 - found[..., 0]
     if flip in ("vertical", "both"):
-        found[:, 1] = 1 - found[:, 1]
+        found[..., 1] = 1 - found[..., 1]
     return torch.from_numpy(found)
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from xvla_platform.adapt.arrays import create_map
 from xvla_platform.adapt.base_folder import Robot, instructions_of, write_base, write_inputs
 from xvla_platform.adapt.domain_record import RECIPE, open_domain
-from xvla_platform.adapt.grounding import GroundedXVLA, attach_heads, detach_heads
+from xvla_platform.adapt.grounding import GroundedXVLA, attach_heads, count_things, detach_heads, things_named
 from xvla_platform.adapt.held_out import measure, plot_pretraining
 from xvla_platform.adapt.loop import Job, Observer, run_stage
 from xvla_platform.adapt.mixture import UV, Mixture, Stock, build_stock, mixture_weights
@@ -68,6 +68,7 @@ def pretrain(
         for instruction in instructions_of([robot]):
             # One that does not fit is refused here, before anything is decoded.
             processor.for_robot(robot.spec).tokens(instruction)
+    things_named(instructions_of(robots), recipe.objects)
     with accelerator.main_process_first():
         stocks = [_stock(robot, robots, recipe, run / "frames", processor, config, progress) for robot in robots]
     _check_grounding(recipe, recipe_file, stocks)
@@ -142,7 +143,7 @@ def _model(config: XVLAConfig, recipe: PretrainRecipe, robots: list[Robot]) -> G
         torch.manual_seed(recipe.seed)
         model = GroundedXVLA(config)
     if any(phase.grounding for phase in recipe.phases):
-        attach_heads(model, len(instructions_of(robots)), recipe.seed)
+        attach_heads(model, count_things(instructions_of(robots), recipe.objects), recipe.seed)
     return model
 
 
@@ -261,7 +262,8 @@ def _stock(
         processor=processor.for_robot(robot.spec),
         config=config,
     )
-    return build_stock(source, samples, robot.domain, instructions_of(robots), recipe.held_out)
+    things = things_named(instructions_of(robots), recipe.objects)
+    return build_stock(source, samples, robot.domain, things, recipe.held_out)
 
 
 class OnDemand:

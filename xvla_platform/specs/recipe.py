@@ -86,6 +86,9 @@ class PretrainRecipe(StrictModel):
         model: `config.json` of the base, in the official form; with `from`, over a configuration by that name.
         image_size: Model input (height, width).
         vocabulary: Size of the byte-level BPE tokenizer trained on the instructions.
+        objects: What instructions can name, for grounding: phrases by thing, as `red cube: [red cube, red block]`. What
+            is named first lies at the dataset's `grounding.uv`, the second at `grounding.place_uv`. Without it every
+            instruction is a thing of its own.
         held_out: Share of each dataset, its last scenes, that no phase trains on and every measure is taken on.
         frames: `decoded` keeps every frame on disk at the model's size; `on_demand` decodes what each batch needs,
             for data that would not fit.
@@ -98,6 +101,7 @@ class PretrainRecipe(StrictModel):
     seed: int = Field(default=0, ge=0)
     image_size: tuple[int, int]
     vocabulary: int = Field(ge=261)
+    objects: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     held_out: float = Field(default=0.1, ge=0.0, lt=1.0)
     frames: Literal["decoded", "on_demand"] = "decoded"
     model: dict[str, Any]
