@@ -7,6 +7,7 @@ import click
 from click.core import ParameterSource
 
 from xvla_platform.cli.output import common_options, done, say, table
+from xvla_platform.cli.plan_options import plan_options
 from xvla_platform.cli.results import results_table
 from xvla_platform.errors import XvlaError
 
@@ -34,16 +35,7 @@ OF_THE_RUN = {
 )
 @click.option("--base", "base_name", help="Another base than the robot is registered on: registers it there first.")
 @click.option("--revision", help="Commit, tag or branch of a base on the Hub.")
-@click.option(
-    "--then",
-    type=click.Choice(["lora", "full", "none"]),
-    default="lora",
-    show_default=True,
-    help="What follows the prompt-only stage.",
-)
-@click.option("--plan", "plan_file", type=click.Path(path_type=Path, dir_okay=False), help="A plan of your own (YAML).")
-@click.option("--steps", type=click.IntRange(min=1), help="Steps of every stage.")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Samples a step, over all processes.")
+@plan_options
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of the run.")
 @click.option(
     "--init",
@@ -61,14 +53,6 @@ OF_THE_RUN = {
     default="auto",
     show_default=True,
     help="Keep the frozen encoder's output, or compute it at every step; auto takes what costs less.",
-)
-@click.option(
-    "--feature-budget",
-    type=click.FloatRange(min=0),
-    default=50.0,
-    show_default=True,
-    metavar="GB",
-    help="Disk space that kept features may take together, in runs/.features.",
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
 @common_options

@@ -7,6 +7,7 @@ import click
 from click.core import ParameterSource
 
 from xvla_platform.cli.output import common_options, done, say, table
+from xvla_platform.cli.plan_options import plan_options
 from xvla_platform.errors import XvlaError
 
 
@@ -21,16 +22,7 @@ from xvla_platform.errors import XvlaError
     help="A setting and its values: then, init, seed, steps, batch_size, rank, alpha, targets (policy, everywhere), or"
     " a stage's own, such as prompt.lr.soft_prompts or lora.lr.lora. With several, every combination is a cell.",
 )
-@click.option(
-    "--then",
-    type=click.Choice(["lora", "full", "none"]),
-    default="lora",
-    show_default=True,
-    help="What follows the prompt-only stage, where the grid does not say it.",
-)
-@click.option("--plan", "plan_file", type=click.Path(path_type=Path, dir_okay=False), help="A plan of your own (YAML).")
-@click.option("--steps", type=click.IntRange(min=1), help="Steps of every stage.")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Samples a step, over all processes.")
+@plan_options
 @click.option("--name", help="Name of the sweep, which its versions carry; else sweep-NNN.")
 @click.option("--resume", is_flag=True, help="Go on with the newest interrupted sweep of the robot.")
 @click.option(
@@ -39,14 +31,6 @@ from xvla_platform.errors import XvlaError
     default="cache",
     show_default=True,
     help="Keep the frozen encoder's output for all cells, or compute it at every step.",
-)
-@click.option(
-    "--feature-budget",
-    type=click.FloatRange(min=0),
-    default=50.0,
-    show_default=True,
-    metavar="GB",
-    help="Disk space that kept features may take together, in runs/.features.",
 )
 @click.option("--dry-run", is_flag=True, help="Show the cells and what they cost, and stop.")
 @common_options
