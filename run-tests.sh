@@ -14,4 +14,5 @@ ruff format --check .
 echo "-- mypy"
 mypy
 echo "-- pytest"
-pytest "$@"
+# A process a core; a file's tests share what is costly to set up, so they stay together.
+pytest -n auto --maxprocesses 4 --dist loadfile "$@"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
-BEGIN, END = "<!-- measured -->", "<!-- end -->"
+BEGIN, END = "<!-- measured -->", "<!-- measured to here -->"
 SIDES = {"ours": "ours", "public": "public recipe", "lerobot": "LeRobot"}
 
 

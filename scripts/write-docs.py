@@ -143,6 +143,14 @@ def _fields_of(model: Any) -> list[tuple[str, str, str]]:
     return [(name, _kind(info.annotation, info.metadata), _default(info)) for name, info in model.model_fields.items()]
 
 
+def _link(name: str) -> str:
+    """To the section of that name, on whichever page it is."""
+    for page in sorted(DOCS.glob("*.md")):
+        if f"### {name}\n" in page.read_text(encoding="utf-8"):
+            return f"[{name}]({page.name}#{name.lower()})"
+    raise SystemExit(f"no page has a section {name}")
+
+
 def _meaning(model: Any, field: str) -> str:
     if field == "schema_version":
         return VERSION_FIELD
@@ -195,7 +203,7 @@ def _kind(annotation: Any, metadata: Iterable[Any] = ()) -> str:
     if origin is dict:
         return f"mapping of {_kind(arguments[0])} to {_kind(arguments[1])}"
     if hasattr(annotation, "model_fields"):
-        return f"[{annotation.__name__}](#{annotation.__name__.lower()})"
+        return _link(annotation.__name__)
     word = {int: "whole number", float: "number", str: "text", bool: "true or false"}.get(annotation, "anything")
     return f"{word}{_bounds(metadata)}"
 

@@ -30,6 +30,7 @@ EXECUTED = {
     "open_with_peft.py",
     "one_chunk.py",
     "act.py",
+    "act_fast.py",
     "hot_motor.py",
 }
 
@@ -110,8 +111,9 @@ def test_the_navigation_names_every_page() -> None:
 
 
 def test_every_python_example_is_executed_below() -> None:
-    # The guide's blocks are executed by tests/test_guide.py.
-    assert {title for page, title, _ in blocks("python") if page.name != "plugin-author-guide.md"} == EXECUTED
+    elsewhere = {"plugin-author-guide.md": "test_guide.py", "evaluation.md": "test_environments.py"}
+    assert all((REPOSITORY / "tests" / file).is_file() for file in elsewhere.values())
+    assert {title for page, title, _ in blocks("python") if page.name not in elsewhere} == EXECUTED
 
 
 def test_command_lines_parse() -> None:
@@ -281,7 +283,11 @@ def test_plain_peft_gives_the_policys_chunk(
     assert answer.columns.shape == (10, 7)
     assert set(answer.fields) == {"position", "rotation", "gripper"}
     policy = load_policy(folder, base=base)
-    features = policy._encode(observation)
+    names: dict[str, Any] = {"folder": folder, "base": base, "observation": observation}
+    exec(example("act_fast.py"), names)
+    assert np.array_equal(names["chunk"].model, policy.act(observation, sampler="fast").model)
+    words = policy._words(observation.instruction)
+    features = policy.mode().encode(policy._frames(observation), policy._preprocess, words)
     proprio = torch.from_numpy(policy.binding.proprio(state[None]))
     noise = torch.randn(1, 10, 20, generator=torch.Generator().manual_seed(3))
     assert np.array_equal(one_chunk(small_base, folder, features, proprio, noise)[0].numpy(), answer.model)

@@ -30,7 +30,7 @@ def test_viewing_direction_is_the_simulators(seen: dict[str, Seen]) -> None:
     sim = yaml.safe_load((PLUGIN / "sim.yaml").read_text())
     camera = sim["cameras"]["front"]
     looks = np.subtract(camera["look_at"], camera["position"])
-    frame = Rotation.from_euler("xyz", sim["data_frame"]["euler_xyz_deg"], degrees=True)
+    frame = Rotation.from_euler("xyz", sim["arms"]["left"]["data_frame"]["euler_xyz_deg"], degrees=True)
     true = frame.inv().apply(looks / np.linalg.norm(looks))
     system = seen[FRONT].frame
     assert system is not None

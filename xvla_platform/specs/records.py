@@ -75,7 +75,12 @@ class EmbodimentRecord(StrictModel):
 
 
 class SweepCell(StrictModel):
-    """Which cell of which sweep an adaptation is: the values that tell it from the other cells."""
+    """Which cell of which sweep an adaptation is.
+
+    Attributes:
+        sweep: The sweep's name.
+        values: What tells the cell from the others: `rank`, `init` and the like.
+    """
 
     sweep: str
     values: dict[str, str | int | float | bool]

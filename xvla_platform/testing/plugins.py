@@ -14,13 +14,14 @@ from scipy.spatial.transform import Rotation
 
 from xvla_platform.data.binding import SIX_D, Binding
 from xvla_platform.data.conventions import Conventions
+from xvla_platform.data.kinematics import Chain
 from xvla_platform.data.reader import DatasetInfo, Episode, FeatureInfo, FloatArray, Images
 from xvla_platform.data.statistics import compute_statistics
 from xvla_platform.data.vectors import split_vector
 from xvla_platform.errors import XvlaError
 from xvla_platform.platform.plugins import build_manager, load_plugin
 from xvla_platform.specs.action_space import SPACES, ActionSpace, action_space
-from xvla_platform.specs.embodiment import EmbodimentSpec
+from xvla_platform.specs.embodiment import EmbodimentSpec, KinematicsSpec
 from xvla_platform.specs.fields import ActionFieldSpec, FieldSpec
 from xvla_platform.testing.conformance import NotConformantError, promised, require
 from xvla_platform.testing.faults.recode import encode
@@ -78,7 +79,7 @@ def _space(spec: EmbodimentSpec, folder: Path, wanted: str | None) -> ActionSpac
 
 def _check_binding(spec: EmbodimentSpec, space: ActionSpace, layout: str, folder: Path) -> None:
     """Synthetic episodes of the declared conventions through the binding and back."""
-    sample = _Sample.of(spec)
+    sample = _Sample.of(spec, folder)
     with promised("KIT105", folder):
         statistics = compute_statistics(sample, spec, conventions=Conventions(spec, space, folder))
         binding = Binding(spec, space, layout, statistics, folder=folder)
@@ -131,10 +132,13 @@ class _Sample:
     actions: list[FloatArray]
 
     @classmethod
-    def of(cls, spec: EmbodimentSpec) -> "_Sample":
+    def of(cls, spec: EmbodimentSpec, folder: Path) -> "_Sample":
         random = np.random.default_rng(0)
         states = [_numbers(spec.proprio.fields, random) for _ in range(2)]
         actions = [_numbers(spec.action.fields, random) for _ in range(2)]
+        for kinematics in spec.kinematics:
+            for state, action in zip(states, actions, strict=True):
+                _within_reach(spec, kinematics, folder, state, action, random)
         widths = {key: sum(f.size for f in fields) for key, fields in spec.proprio.columns().items()}
         widths |= {key: sum(f.size for f in fields) for key, fields in spec.action.columns().items()}
         features = {key: FeatureInfo(dtype="float64", shape=(width,)) for key, width in widths.items()}
@@ -163,6 +167,28 @@ class _Sample:
     def fingerprint(self) -> str:
         """No files, no digest."""
         return "0" * 64
+
+
+def _within_reach(
+    spec: EmbodimentSpec,
+    kinematics: KinematicsSpec,
+    folder: Path,
+    state: FloatArray,
+    action: FloatArray,
+    random: np.random.Generator,
+) -> None:
+    """Put joints in place that the arm can have, and commands near them: other poses have no way back to joints."""
+    chain = Chain(kinematics, folder)
+    low, high = np.maximum(chain.low, -np.pi), np.minimum(chain.high, np.pi)
+    joints = (low + high) / 2 + random.uniform(-0.2, 0.2, (LENGTH, len(low))) * (high - low)
+    commands = np.clip(joints + random.uniform(-0.1, 0.1, joints.shape), low, high)
+    for vector, numbers, values in ((spec.proprio, state, joints), (spec.action, action, commands)):
+        done = 0
+        for field, columns in zip(vector.fields, vector.slices().values(), strict=True):
+            if field.kind == "joint" and field.arm == kinematics.arm:
+                per_unit = 180 / np.pi if field.unit == "deg" else 1.0
+                numbers[:, columns] = values[:, done : done + field.size] * per_unit / field.scale
+                done += field.size
 
 
 def _numbers(fields: tuple[FieldSpec, ...], random: np.random.Generator) -> FloatArray:
