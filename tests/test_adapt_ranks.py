@@ -54,17 +54,24 @@ def close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], toleranc
     return one.keys() == other.keys() and all(torch.allclose(one[k], other[k], atol=tolerance) for k in one)
 
 
-def test_two_processes_end_where_one_does(place: Path) -> None:
+def newest(root: Path) -> int:
+    return max(int(path.name[1:]) for path in (root / "registry" / "my_arm").glob("v*") if path.is_dir())
+
+
+@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_several_processes_end_where_one_does(place: Path, processes: int) -> None:
     """Weights agree but for the order of additions; features are found, not encoded; one process speaks."""
     before = {path: path.stat().st_mtime_ns for path in (place / "runs" / ".features").rglob("*.bin")}
     assert before
-    process = torchrun(place, *ADAPT, "--plan", "plan.yaml", "--json")
+    process = torchrun(place, *ADAPT, "--plan", "plan.yaml", "--json", processes=processes)
     out, err = process.communicate(timeout=250)
     assert process.returncode == 0, err
-    assert json.loads(out)["adaptation"] == "my_arm/v2"
-    assert close(weights(place, 1), weights(place, 2), 1e-5)
+    assert json.loads(out)["adaptation"] == f"my_arm/v{newest(place)}"
+    assert newest(place) > 1
+    assert close(weights(place, 1), weights(place, newest(place)), 1e-5)
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert len([line for line in (place / "runs/my_arm/002/metrics.jsonl").read_text().splitlines() if line]) == 12
+    (run,) = sorted((place / "runs" / "my_arm").glob("[0-9]*"))[-1:]
+    assert len([line for line in (run / "metrics.jsonl").read_text().splitlines() if line]) == 12
 
 
 def test_a_killed_launch_goes_on_with_another_number_of_processes(place: Path) -> None:
@@ -81,8 +88,7 @@ def test_a_killed_launch_goes_on_with_another_number_of_processes(place: Path) -
         victim.send_signal(signal.SIGKILL)
     process.communicate()
     assert command(*ADAPT, "--resume", cwd=place) == 0
-    newest = max(int(path.name[1:]) for path in (place / "registry" / "my_arm").glob("v*") if path.is_dir())
-    assert close(weights(place, 1), weights(place, newest), 1e-5)
+    assert close(weights(place, 1), weights(place, newest(place)), 1e-5)
 
 
 def test_a_batch_that_cannot_be_shared_is_refused_by_one_voice(place: Path) -> None:
