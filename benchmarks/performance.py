@@ -36,6 +36,8 @@ def main() -> int:
 def section(path: Path) -> str:
     """One run: where and how it was taken, what each cell spent, and the ratios."""
     data = json.loads(path.read_text(encoding="utf-8"))
+    if "report" not in data:
+        sys.exit(f"error: {path}: holds an interrupted bench; give the same `xvla bench` command again")
     report, machine = data["report"], data["machine"]
     parts = [f"### {data['size']}, {data['device']}", where(data, machine, report["cells"]), command(data)]
     parts.append(
