@@ -207,7 +207,7 @@ def _named_places(samples: Samples) -> Tensor | None:
         columns = samples.reader.columns(episode, known)
         for role, name in enumerate(known):
             found[rows, role] = columns[name][samples.frame_of[rows]]
-    inside = ((found >= 0) & (found <= 1)).all(2)
+    inside: NDArray[np.bool_] = np.all((found >= 0) & (found <= 1), axis=2)
     if not inside[:, 0].any():
         raise XvlaError(
             "no named object lies in the main view",
