@@ -15,6 +15,7 @@ import pytest
 import torch
 from conftest import REPOSITORY, ROBOT, write_plugin
 from data_helpers import write_dataset
+from torch import Tensor
 
 from xvla_platform.adapt.tokenizer import train_tokenizer
 from xvla_platform.modelling.checkpoint import random_model, save_model
@@ -123,6 +124,19 @@ def small_batch(domains: list[int], model: XVLA, seed: int = 0) -> dict[str, Any
     }
 
 
+def predicted(model: XVLA, domains: list[int], seed: int = 0, **changes: Tensor) -> Tensor:
+    """The model's answer to `small_batch`, with some of its inputs changed."""
+    batch = {**small_batch(domains, model, seed), **changes}
+    return model.predict(
+        domain_id=batch["domain_id"],
+        vlm_features=batch["features"][0],
+        aux_visual_inputs=batch["features"][1],
+        proprio=batch["proprio"],
+        noisy_action=batch["action"],
+        t=batch["t"],
+    )
+
+
 def write_small_base(folder: Path, *, seed: int = 0, **changes: Any) -> Path:
     """A base folder as `xvla pretrain` leaves one, with random weights; rows 0-2 are taken."""
     folder.mkdir(parents=True)
@@ -163,6 +177,23 @@ def start(*words: str, cwd: Path, env: Mapping[str, str] | None = None, **option
         [sys.executable, "-m", "xvla_platform.cli.main", *words],
         cwd=cwd,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", **(env or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def torchrun(*words: str, cwd: Path, processes: int, **options: Any) -> subprocess.Popen[str]:
+    """The command line under torchrun, as a user starts it, without waiting for it."""
+    return subprocess.Popen(
+        [
+            sys.executable,
+            *("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)),
+            *("-m", "xvla_platform", *words),
+        ],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import yaml
+from adapt_helpers import write_small_base
 from conftest import REPOSITORY, make_record
 
 from xvla_platform.data.lerobot_video import VideoSettings
 from xvla_platform.data.lerobot_writer import CameraColumn, LeRobotWriter, VectorColumn
 from xvla_platform.platform.hookspecs import EnvironmentRequest
 from xvla_platform.platform.plugins import load_module
+from xvla_platform.platform.workspace import CONFIG_NAME, CONFIG_TEXT
 from xvla_platform.policy.policy import ActionChunk, Observation
 from xvla_platform.specs.embodiment import EmbodimentSpec
 
@@ -125,3 +127,12 @@ def record_dots(folder: Path, episodes: int = 10) -> Path:
 
 def _observation(seen: Mapping[str, Any]) -> Observation:
     return Observation(images=seen["images"], state=seen["state"], instruction=seen["instruction"])
+
+
+def write_dot_place(root: Path) -> Path:
+    """A workspace with a small base and the page's robot with its recording."""
+    root.mkdir()
+    (root / CONFIG_NAME).write_text(CONFIG_TEXT)
+    write_small_base(root / "base", language_max_length=32)
+    record_dots(write_dot_arm(root / "plugins" / "dot_arm"))
+    return root

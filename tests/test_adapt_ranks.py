@@ -1,37 +1,19 @@
 """`xvla adapt` on several processes is `xvla adapt`: the same batches, the same result, one voice, one version."""
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
-from adapt_helpers import command, write_place
-from conftest import REPOSITORY
+from adapt_helpers import command, torchrun, write_place
 from safetensors.torch import load_file
 from test_adapt_cli import ADAPT, ADAPTER, write_plan
 
 pytestmark = pytest.mark.timeout(280)
-
-
-def torchrun(root: Path, *words: str, processes: int = 2) -> "subprocess.Popen[str]":
-    """The command under torchrun, as a user starts it."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    return subprocess.Popen(
-        [sys.executable, *launcher, "-m", "xvla_platform", *words],
-        cwd=root,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +45,7 @@ def test_several_processes_end_where_one_does(place: Path, processes: int) -> No
     """Weights agree but for the order of additions; features are found, not encoded; one process speaks."""
     before = {path: path.stat().st_mtime_ns for path in (place / "runs" / ".features").rglob("*.bin")}
     assert before
-    process = torchrun(place, *ADAPT, "--plan", "plan.yaml", "--json", processes=processes)
+    process = torchrun(*ADAPT, "--plan", "plan.yaml", "--json", cwd=place, processes=processes)
     out, err = process.communicate(timeout=250)
     assert process.returncode == 0, err
     assert json.loads(out)["adaptation"] == f"my_arm/v{newest(place)}"
@@ -77,7 +59,7 @@ def test_several_processes_end_where_one_does(place: Path, processes: int) -> No
 def test_a_killed_launch_goes_on_with_another_number_of_processes(place: Path) -> None:
     """Two processes killed in the middle, one goes on: the same weights as if nothing had happened."""
     shutil.rmtree(place / "runs" / ".features")  # and the two encode together
-    process = torchrun(place, *ADAPT, "--plan", "plan.yaml")
+    process = torchrun(*ADAPT, "--plan", "plan.yaml", cwd=place, processes=2, start_new_session=True)
     runs = place / "runs" / "my_arm"
     deadline = time.monotonic() + 200
     while not list(runs.glob("*/checkpoints/stage-0-step-*")) and time.monotonic() < deadline:
@@ -94,7 +76,7 @@ def test_a_killed_launch_goes_on_with_another_number_of_processes(place: Path) -
 def test_a_batch_that_cannot_be_shared_is_refused_by_one_voice(place: Path) -> None:
     """One line from the first process, the others end quietly, nothing was started."""
     before = sorted((place / "runs" / "my_arm").iterdir())
-    process = torchrun(place, *ADAPT, "--batch-size", "3", "--steps", "2")
+    process = torchrun(*ADAPT, "--batch-size", "3", "--steps", "2", cwd=place, processes=2)
     _, err = process.communicate(timeout=200)
     assert process.returncode != 0
     assert err.count("the processes cannot share a batch equally; found 3; allowed: a multiple of 2") == 1

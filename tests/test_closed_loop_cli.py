@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from adapt_helpers import command, write_small_base
-from closed_loop_helpers import record_dots, write_dot_arm
+from adapt_helpers import command
+from closed_loop_helpers import write_dot_place
 from conftest import one_line_error
 
 from xvla_platform.closed_loop.sources import policy_source
 from xvla_platform.modelling.slot import read_rows
-from xvla_platform.platform.workspace import CONFIG_NAME, CONFIG_TEXT, Workspace
+from xvla_platform.platform.workspace import Workspace
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 QUICK = ("--tasks", "reach", "--episodes", "2", "--time-limit", "1", "--films", "1")
@@ -22,11 +22,7 @@ QUICK = ("--tasks", "reach", "--episodes", "2", "--time-limit", "1", "--films", 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace with the page's robot and one adaptation of it."""
-    root = tmp_path_factory.mktemp("closed-loop") / "place"
-    root.mkdir()
-    (root / CONFIG_NAME).write_text(CONFIG_TEXT)
-    write_small_base(root / "base", language_max_length=32)
-    record_dots(write_dot_arm(root / "plugins" / "dot_arm"))
+    root = write_dot_place(tmp_path_factory.mktemp("closed-loop") / "place")
     assert command("add-embodiment", "plugins/dot_arm", "--base", "base", "--accept", "XV110", cwd=root) == 0
     words = ("adapt", "--embodiment", "dot_arm", "--then", "none", "--steps", "6", "--batch-size", "4")
     assert command(*words, cwd=root) == 0

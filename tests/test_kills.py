@@ -30,8 +30,7 @@ import psutil
 import pytest
 import torch
 import yaml
-from adapt_helpers import command, start, write_place
-from conftest import REPOSITORY
+from adapt_helpers import command, start, torchrun, write_place
 from safetensors.torch import load_file
 
 ADAPT = ("adapt", "--embodiment", "my_arm")
@@ -160,17 +159,7 @@ def run_case(case: Case, template: Path, folder: Path) -> dict[str, Any]:
 
 
 def _launch(root: Path, *words: str, processes: int) -> "subprocess.Popen[str]":
-    if processes == 1:
-        return start(*words, cwd=root)
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    return subprocess.Popen(
-        [sys.executable, *launcher, "-m", "xvla_platform", *words],
-        cwd=root,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return start(*words, cwd=root) if processes == 1 else torchrun(*words, cwd=root, processes=processes)
 
 
 def _kill(process: "subprocess.Popen[str]", root: Path, event: str, delay: float, victim: int) -> str:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from adapt_helpers import small_batch, small_model
+from adapt_helpers import predicted, small_batch, small_model
 from torch import Tensor
 
 from xvla_platform.adapt.frozen import assert_unmoved, frozen_digest
@@ -35,18 +35,6 @@ def equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
 
 
 @torch.no_grad()
-def answer(model: XVLA, domains: list[int], seed: int = 0) -> Tensor:
-    batch = small_batch(domains, model, seed)
-    return model.predict(
-        domain_id=batch["domain_id"],
-        vlm_features=batch["features"][0],
-        aux_visual_inputs=batch["features"][1],
-        proprio=batch["proprio"],
-        noisy_action=batch["action"],
-        t=batch["t"],
-    )
-
-
 def train(model: XVLA, steps: int = 3, weight_decay: float = 0.5) -> None:
     """Steps of our own optimizer on row `MINE`, on batches of that robot."""
     stage = Stage(name="prompt", steps=steps, warmup_steps=0, lr=PROMPT, weight_decay=weight_decay)
@@ -62,12 +50,12 @@ def train(model: XVLA, steps: int = 3, weight_decay: float = 0.5) -> None:
 def test_open_and_close_change_nothing() -> None:
     """Opening and closing gives the same names and bits, and answers are equal while it is open."""
     model = small_model()
-    before, answers = weights(model), [answer(model, [d]) for d in range(6)]
+    before, answers = weights(model), [predicted(model, [d]) for d in range(6)]
     slot = open_slot(model, MINE)
-    assert all(torch.equal(a, answer(model, [d])) for d, a in enumerate(answers))
+    assert all(torch.equal(a, predicted(model, [d])) for d, a in enumerate(answers))
     close_slot(model, slot)
     assert equal(before, weights(model))
-    assert all(torch.equal(a, answer(model, [d])) for d, a in enumerate(answers))
+    assert all(torch.equal(a, predicted(model, [d])) for d, a in enumerate(answers))
 
 
 def test_only_five_rows_get_gradients() -> None:
@@ -88,16 +76,16 @@ def test_only_five_rows_get_gradients() -> None:
 def test_other_robots_do_not_notice() -> None:
     """After training with weight decay every other row and every other robot's answer has the same bits."""
     model = small_model()
-    before, answers = weights(model), {d: answer(model, [d]) for d in range(6)}
+    before, answers = weights(model), {d: predicted(model, [d]) for d in range(6)}
     slot = open_slot(model, MINE)
     train(model)
-    during = {d: answer(model, [d]) for d in OTHERS}
+    during = {d: predicted(model, [d]) for d in OTHERS}
     close_slot(model, slot)
     for d in OTHERS:
         assert torch.equal(answers[d], during[d])
-        assert torch.equal(answers[d], answer(model, [d]))
-        assert torch.equal(answer(model, [d] * 4), answer(small_model(), [d] * 4))
-    assert not torch.allclose(answers[MINE], answer(model, [MINE]))
+        assert torch.equal(answers[d], predicted(model, [d]))
+        assert torch.equal(predicted(model, [d] * 4), predicted(small_model(), [d] * 4))
+    assert not torch.allclose(answers[MINE], predicted(model, [MINE]))
     for name, tensor in weights(model).items():
         if name.removesuffix(".weight") in SLOT_MODULES:
             assert torch.equal(tensor[list(OTHERS)], before[name][list(OTHERS)])
@@ -123,11 +111,11 @@ def test_mixed_robots_equal_single_ones() -> None:
     for opened in (False, True):
         if opened:
             open_slot(model, MINE)
-        together = answer(model, mixed)
+        together = predicted(model, mixed)
         for row, domain in enumerate(mixed):
-            torch.testing.assert_close(together[row], answer(model, [domain] * 4)[row], atol=1e-6, rtol=1e-6)
-            torch.testing.assert_close(together[row], answer(model, [domain])[row], atol=2e-6, rtol=2e-6)
-    assert float((answer(model, [0]) - answer(model, [5])).abs().max()) > 1e-2
+            torch.testing.assert_close(together[row], predicted(model, [domain] * 4)[row], atol=1e-6, rtol=1e-6)
+            torch.testing.assert_close(together[row], predicted(model, [domain])[row], atol=2e-6, rtol=2e-6)
+    assert float((predicted(model, [0]) - predicted(model, [5])).abs().max()) > 1e-2
 
 
 def test_a_mixed_batch_trains_its_own_samples_only() -> None:
@@ -145,7 +133,7 @@ def test_rows_are_copied_averaged_and_drawn() -> None:
     model = small_model()
     rows = read_rows(model, 1)
     write_rows(model, MINE, rows)
-    assert torch.equal(answer(model, [1]), answer(model, [MINE]))
+    assert torch.equal(predicted(model, [1]), predicted(model, [MINE]))
     rows[SLOT_MODULES[0]].zero_()
     assert table(model, SLOT_MODULES[0])[1].any()
     mean = mean_rows(model, [0, 2])

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from adapt_helpers import command, small_batch, small_config, small_model, write_place, write_small_base
-from torch import Tensor, nn
+from adapt_helpers import command, predicted, small_batch, small_config, small_model, write_place, write_small_base
+from torch import nn
 
 from xvla_platform.adapt.tokenizer import train_tokenizer
 from xvla_platform.adapt.trainables import build_optimizer, group_of, select_trainables
@@ -46,23 +46,11 @@ def model_of(variant: dict[str, Any], seed: int = 0) -> XVLA:
 
 
 @torch.no_grad()
-def answer(model: XVLA, domains: list[int], **changes: Tensor) -> Tensor:
-    batch = {**small_batch(domains, model), **changes}
-    return model.predict(
-        domain_id=batch["domain_id"],
-        vlm_features=batch["features"][0],
-        aux_visual_inputs=batch["features"][1],
-        proprio=batch["proprio"],
-        noisy_action=batch["action"],
-        t=batch["t"],
-    )
-
-
 def test_the_default_is_the_published_model() -> None:
     """A configuration that names neither is the soft-prompted encoder, to the bit."""
     plain, named = small_model(), small_model(strategy="soft_prompt", backbone="encoder")
     assert plain.state_dict().keys() == named.state_dict().keys()
-    assert torch.equal(answer(plain, [1]), answer(named, [1]))
+    assert torch.equal(predicted(plain, [1]), predicted(named, [1]))
 
 
 @variants
@@ -84,7 +72,7 @@ def test_written_and_read_it_answers_the_same(variant: dict[str, Any], tmp_path:
     save_model(model, tmp_path)
     again = load_model(tmp_path)
     assert (again.config.strategy, again.config.backbone) == (model.config.strategy, model.config.backbone)
-    assert torch.equal(answer(again, [2]), answer(model, [2]))
+    assert torch.equal(predicted(again, [2]), predicted(model, [2]))
     config = json.loads((tmp_path / "config.json").read_text())
     other = "hpt_projection" if variant["strategy"] != "hpt_projection" else "soft_prompt"
     (tmp_path / "config.json").write_text(json.dumps({**config, "strategy": other, "use_hetero_proj": False}))
@@ -97,12 +85,12 @@ def test_another_row_changes_nothing_here(variant: dict[str, Any]) -> None:
     """Overwriting one robot's rows changes its answer and no bit of any other's, also in a batch of both."""
     model = model_of(variant)
     domains = [0, MINE, 1, MINE]
-    alone, mixed, own = answer(model, [1]), answer(model, domains), answer(model, [MINE])
+    alone, mixed, own = predicted(model, [1]), predicted(model, domains), predicted(model, [MINE])
     write_rows(model, MINE, {name: row + 0.1 for name, row in read_rows(model, MINE).items()})
-    assert torch.equal(answer(model, [1]), alone)
-    after = answer(model, domains)
+    assert torch.equal(predicted(model, [1]), alone)
+    after = predicted(model, domains)
     assert torch.equal(after[[0, 2]], mixed[[0, 2]])
-    assert not torch.equal(answer(model, [MINE]), own)
+    assert not torch.equal(predicted(model, [MINE]), own)
     assert not torch.equal(after[1], mixed[1])
 
 
@@ -110,7 +98,7 @@ def test_another_row_changes_nothing_here(variant: dict[str, Any]) -> None:
 def test_only_the_slots_rows_train(variant: dict[str, Any]) -> None:
     """A step on an open slot moves each of its rows and nothing else, and no other robot's answer."""
     model = model_of(variant)
-    before, others = {n: t.clone() for n, t in model.state_dict().items()}, answer(model, [0])
+    before, others = {n: t.clone() for n, t in model.state_dict().items()}, predicted(model, [0])
     slot = open_slot(model, MINE)
     stage = Stage(name="prompt", steps=1, warmup_steps=0, lr={"soft_prompts": 1e-2, "action_heads": 1e-2})
     trainables = select_trainables(model, stage)
@@ -128,22 +116,22 @@ def test_only_the_slots_rows_train(variant: dict[str, Any]) -> None:
         rest = [row for row in range(len(tensor)) if row != MINE]
         assert torch.equal(tensor[rest], before[name][rest]), name
         assert not torch.equal(tensor[MINE], before[name][MINE]), name
-    assert torch.equal(answer(model, [0]), others)
+    assert torch.equal(predicted(model, [0]), others)
 
 
 @variants
 def test_tables_grow_and_rows_are_drawn(variant: dict[str, Any]) -> None:
     """New rows are those of a fresh model in kind, and old ones keep their bits."""
     model = model_of(variant)
-    kept = answer(model, [1])
+    kept = predicted(model, [1])
     grow_tables(model, 8)
-    assert torch.equal(answer(model, [1]), kept)
+    assert torch.equal(predicted(model, [1]), kept)
     rows = random_rows(model, 0)
     for name, row in rows.items():
         fresh = table(model, name)[:6]
         assert row.std() == pytest.approx(float(fresh.std()), rel=0.35, abs=1e-9), name
     write_rows(model, 7, rows)
-    assert answer(model, [7]).isfinite().all()
+    assert predicted(model, [7]).isfinite().all()
 
 
 @variants
@@ -155,7 +143,7 @@ def test_an_adapter_carries_the_rows_of_its_strategy(variant: dict[str, Any], tm
     write_rows(model, MINE, rows)
     away = model_of(variant)
     attach(away, read_adapter(tmp_path), 5, tmp_path)
-    assert torch.equal(answer(away, [5]), answer(model, [MINE]))
+    assert torch.equal(predicted(away, [5]), predicted(model, [MINE]))
     other = "hpt_projection" if variant["strategy"] != "hpt_projection" else "action_heads"
     with pytest.raises(XvlaError, match=f"The base's strategy is {other}"):
         attach(small_model(strategy=other), read_adapter(tmp_path), 5, tmp_path)
@@ -165,8 +153,8 @@ def test_a_dit_begins_closed_and_reads_time_through_its_norms() -> None:
     """At the start no block and no time reaches the answer; with open gates both do, though no token holds the time."""
     closed, opened = small_model(backbone="dit"), model_of({"backbone": "dit"})
     early, late = torch.full((4,), 0.1), torch.full((4,), 0.9)
-    assert torch.equal(answer(closed, [1], t=early), answer(closed, [1], t=late))
-    assert not torch.equal(answer(opened, [1], t=early), answer(opened, [1], t=late))
+    assert torch.equal(predicted(closed, [1], t=early), predicted(closed, [1], t=late))
+    assert not torch.equal(predicted(opened, [1], t=early), predicted(opened, [1], t=late))
     assert closed.config.encoder_inputs == small_model().config.encoder_inputs - closed.config.dim_time
     opened.transformer.checkpointing = True
     batch = small_batch([1], opened)

@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 import yaml
-from adapt_helpers import start, write_small_base
-from closed_loop_helpers import record_dots, write_dot_arm
+from adapt_helpers import start
+from closed_loop_helpers import write_dot_place
 from conftest import one_line_error, tree
 
-from xvla_platform.platform.workspace import CONFIG_NAME, CONFIG_TEXT
 from xvla_platform.study.spec import load_study
 from xvla_platform.study.steps import chosen, steps_of
 
@@ -47,11 +46,7 @@ def write_study(root: Path, **changes: Any) -> Path:
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace with a recorded robot, a base, and a study of both."""
-    root = tmp_path_factory.mktemp("study") / "place"
-    root.mkdir()
-    (root / CONFIG_NAME).write_text(CONFIG_TEXT)
-    write_small_base(root / "base", language_max_length=32)
-    record_dots(write_dot_arm(root / "plugins" / "dot_arm"))
+    root = write_dot_place(tmp_path_factory.mktemp("study") / "place")
     write_study(root)
     return root
 

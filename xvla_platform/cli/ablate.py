@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xvla_platform.cli.closed_loop import source_asked_for
 from xvla_platform.cli.output import done, say, table
 
 if TYPE_CHECKING:
@@ -21,25 +22,14 @@ def run_open_loop(
     place: "Workspace", target: str, *, data: Path | None, base: str | None, sampler: str = "exact", **options: Any
 ) -> None:
     """Measure every ablation on the held-out frames, then print and write what each did."""
-    from xvla_platform.adapt.launch import make_accelerator
     from xvla_platform.adapt.prepare import open_demonstrations
     from xvla_platform.cli.progress import Bars
     from xvla_platform.closed_loop.conditions import conditions_of, parse
     from xvla_platform.closed_loop.effects import MEAN_ERROR, open_loop_effects
     from xvla_platform.closed_loop.held_out import material_of, measure_held_out
-    from xvla_platform.closed_loop.sources import policy_source
 
     wanted = parse(options["ablate"])
-    source = policy_source(
-        place,
-        target,
-        base=base,
-        robot=options["robot"],
-        init=options["init"],
-        data=data,
-        device=str(make_accelerator().device),
-        sampler=sampler,
-    )
+    source = source_asked_for(place, target, data=data, base=base, sampler=sampler, options=options)
     policy = source()
     reader = open_demonstrations(place, policy.record, data)
     material = material_of(policy, reader)

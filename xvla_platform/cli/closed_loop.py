@@ -94,26 +94,34 @@ def refuse_alone(options: dict[str, Any]) -> None:
         raise XvlaError(f"{option} belongs to --closed-loop or --ablate", hint="add --closed-loop")
 
 
-def run_closed_loop(
-    place: "Workspace", target: str, *, data: Path | None, base: str | None, sampler: str = "exact", **options: Any
-) -> None:
-    """Run the episodes that the options ask for, then print and write what came of them."""
+def source_asked_for(
+    place: "Workspace", target: str, *, data: Path | None, base: str | None, sampler: str, options: dict[str, Any]
+) -> "PolicySource":
+    """The policy that the command's options name, on this machine's device."""
     from xvla_platform.adapt.launch import make_accelerator
-    from xvla_platform.closed_loop.conditions import OWN, Material
-    from xvla_platform.closed_loop.sources import environment_source, policy_source
-    from xvla_platform.platform.records import plugin_folder
+    from xvla_platform.closed_loop.sources import policy_source
 
-    device = str(make_accelerator().device)
-    source = policy_source(
+    return policy_source(
         place,
         target,
         base=base,
         robot=options["robot"],
         init=options["init"],
         data=data,
-        device=device,
+        device=str(make_accelerator().device),
         sampler=sampler,
     )
+
+
+def run_closed_loop(
+    place: "Workspace", target: str, *, data: Path | None, base: str | None, sampler: str = "exact", **options: Any
+) -> None:
+    """Run the episodes that the options ask for, then print and write what came of them."""
+    from xvla_platform.closed_loop.conditions import OWN, Material
+    from xvla_platform.closed_loop.sources import environment_source
+    from xvla_platform.platform.records import plugin_folder
+
+    source = source_asked_for(place, target, data=data, base=base, sampler=sampler, options=options)
     record = source.record()
     env = environment_source(
         record.spec,

@@ -89,7 +89,8 @@ def _run(steps: Sequence[Step], folder: Path, workers: int, progress: Progress, 
                 if process.poll() is None:
                     continue
                 del running[name]
-                if process.returncode == 0 and _keep(folder, step):
+                if process.returncode == 0:
+                    _keep(folder, step)
                     finished.add(step.id)
                     progress.finished(step, time.monotonic() - began, len(finished), len(steps))
                 else:
@@ -148,13 +149,12 @@ def _part(folder: Path, step: Step) -> Path:
     return folder / "steps" / f"{step.id}.part"
 
 
-def _keep(folder: Path, step: Step) -> bool:
+def _keep(folder: Path, step: Step) -> None:
     """Keep the answer of a step that ended well."""
     part = _part(folder, step)
     answer = read_json(part)
     write_json(folder / "steps" / f"{step.id}.json", {**answer, "step": {"words": list(step.words), **step.about}})
     part.unlink()
-    return True
 
 
 def _last_line(folder: Path, step: Step) -> str:
