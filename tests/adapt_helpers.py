@@ -124,6 +124,7 @@ def small_batch(domains: list[int], model: XVLA, seed: int = 0) -> dict[str, Any
     }
 
 
+@torch.no_grad()
 def predicted(model: XVLA, domains: list[int], seed: int = 0, **changes: Tensor) -> Tensor:
     """The model's answer to `small_batch`, with some of its inputs changed."""
     batch = {**small_batch(domains, model, seed), **changes}

@@ -34,7 +34,6 @@ def equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-@torch.no_grad()
 def train(model: XVLA, steps: int = 3, weight_decay: float = 0.5) -> None:
     """Steps of our own optimizer on row `MINE`, on batches of that robot."""
     stage = Stage(name="prompt", steps=steps, warmup_steps=0, lr=PROMPT, weight_decay=weight_decay)

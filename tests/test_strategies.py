@@ -45,7 +45,6 @@ def model_of(variant: dict[str, Any], seed: int = 0) -> XVLA:
     return model
 
 
-@torch.no_grad()
 def test_the_default_is_the_published_model() -> None:
     """A configuration that names neither is the soft-prompted encoder, to the bit."""
     plain, named = small_model(), small_model(strategy="soft_prompt", backbone="encoder")
