@@ -119,6 +119,19 @@ def test_rows_nobody_used_are_as_they_were_drawn(whole: Path) -> None:
     assert any(name.startswith("transformer.blocks.1") for name in moved)
 
 
+def test_an_untrained_base_is_the_first_steps(whole: Path) -> None:
+    """What training from scratch starts from has the recipe's words and the weights of its seed; no run is touched."""
+    before = weights(whole)
+    assert command(*PRETRAIN, "--untrained", "--out", "bases/fresh", cwd=whole) == 0
+    folder = whole / "bases" / "fresh"
+    fresh = random_model(XVLAConfig.from_folder(folder), RECIPE["seed"]).state_dict()
+    written = load_model(folder).state_dict()
+    assert written.keys() == fresh.keys()
+    assert all(torch.equal(written[name], fresh[name]) for name in fresh)
+    assert (folder / "vocab.json").read_bytes() == (whole / "bases" / "small" / "vocab.json").read_bytes()
+    assert weights(whole) == before
+
+
 def test_a_phase_trains_its_own_groups_and_robots(whole: Path) -> None:
     """The second phase leaves the encoder and the first robot's row as the first phase left them."""
     run = whole / "runs" / "pretrain" / "small"

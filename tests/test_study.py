@@ -83,6 +83,7 @@ def test_a_study_is_the_product_of_its_lists_with_every_cell_once(place: Path, t
         ({"cells": [{"bases": ["small"], "rungs": ["lora"]}]}, "unknown 'lora'; allowed: prompt, untouched"),
         ({"rungs": {"untouched": {"untouched": True, "then": "lora"}}}, "a rung is one of"),
         ({"bases": {"small": {}}}, "either a recipe or a folder"),
+        ({"bases": {"small": {"folder": "BASE", "untrained": True}}}, "untrained has a recipe"),
         ({"held_out": ["arm_without_plugin"]}, "no such plugin"),
         ({"recordings": [{"plugin": "dot_arm"}]}, "either episodes or still_scenes"),
     ],

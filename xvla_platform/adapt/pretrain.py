@@ -50,8 +50,13 @@ def pretrain(
     accelerator: Accelerator,
     progress: Callable[[str, int], Progress] | None = None,
     resume: bool = False,
+    untrained: bool = False,
 ) -> Path:
-    """Pretrain the recipe's base into `out`; `run` keeps decoded frames, checkpoints, metrics and their picture."""
+    """Pretrain the recipe's base into `out`; `run` keeps decoded frames, checkpoints, metrics and their picture.
+
+    Args:
+        untrained: Write the base as its first step would find it: what training from nothing starts from.
+    """
     _check_out(out, recipe_file, resume)
     robots = [_open(workspace, domain) for domain in recipe.domains]
     check_recipe(recipe, recipe_file, robots, accelerator.num_processes)
@@ -69,6 +74,12 @@ def pretrain(
             # One that does not fit is refused here, before anything is decoded.
             processor.for_robot(robot.spec).tokens(instruction)
     things_named(instructions_of(robots), recipe.objects)
+    if untrained:
+        if accelerator.is_main_process:
+            model = _model(config, recipe, robots)
+            detach_heads(model)
+            write_base(model, staging, recipe, recipe_file, out, {})
+        return out
     with accelerator.main_process_first():
         stocks = [_stock(robot, robots, recipe, run / "frames", processor, config, progress) for robot in robots]
     _check_grounding(recipe, recipe_file, stocks)

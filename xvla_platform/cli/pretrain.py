@@ -11,8 +11,11 @@ from xvla_platform.cli.output import common_options, done, say
 @click.argument("recipe", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Model folder; else bases/<name>.")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint of this recipe's run.")
+@click.option(
+    "--untrained", is_flag=True, help="Write the base with random weights: the start of training from scratch."
+)
 @common_options
-def pretrain(recipe: Path, out: Path | None, resume: bool, workspace: Path | None) -> None:
+def pretrain(recipe: Path, out: Path | None, resume: bool, untrained: bool, workspace: Path | None) -> None:
     """Pretrain the base that RECIPE describes: its dimensions, robots, rows and mixture phases.
 
     The demonstrations are those of the recipe's plugins (`xvla record` makes them). Their last scenes are held out, and
@@ -33,11 +36,11 @@ def pretrain(recipe: Path, out: Path | None, resume: bool, workspace: Path | Non
 
     place = Workspace.find(workspace)
     loaded = load_model(PretrainRecipe, recipe)
-    folder = place.runs / "pretrain" / loaded.name
+    folder = place.runs / "pretrain" / (f"{loaded.name}-untrained" if untrained else loaded.name)
     target = out or place.root / "bases" / loaded.name
     accelerator = make_accelerator(together=True)
     main = accelerator.is_main_process
-    log = RunLog(folder, [phase.stage.name for phase in loaded.phases]) if main else None
+    log = RunLog(folder, [phase.stage.name for phase in loaded.phases]) if main and not untrained else None
     try:
         with Bars(enabled=main) as bars:
             if main:
@@ -53,6 +56,7 @@ def pretrain(recipe: Path, out: Path | None, resume: bool, workspace: Path | Non
                 accelerator=accelerator,
                 progress=bars.task if main else None,
                 resume=resume,
+                untrained=untrained,
             )
     finally:
         if log is not None:
@@ -61,7 +65,8 @@ def pretrain(recipe: Path, out: Path | None, resume: bool, workspace: Path | Non
         measured = read_json(target / HELD_OUT) if (target / HELD_OUT).is_file() else {}
         for name, value in measured.items():
             say(f"held out  {name.removeprefix('held_out/'):<24} {value:.3f}")
-        say(f"curves    {place.shown(folder / CURVES)}")
+        if not untrained:
+            say(f"curves    {place.shown(folder / CURVES)}")
         done(
             wrote=place.shown(target),
             next_command=f"xvla add-embodiment plugins/my_arm --base {place.shown(target)}",

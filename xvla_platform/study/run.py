@@ -20,10 +20,11 @@ from xvla_platform.errors import XvlaError
 from xvla_platform.platform.files import os_errors, read_json, write_json, write_text
 from xvla_platform.platform.workspace import CONFIG_NAME, CONFIG_TEXT
 from xvla_platform.study.spec import StudySpec
-from xvla_platform.study.steps import LABEL, Step
+from xvla_platform.study.steps import LABEL, PRETRAIN, Step
 
 POLL_S = 0.5
 RECORDED = ("demonstrations", "still_scenes")
+LAUNCHER = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +81,8 @@ def _run(steps: Sequence[Step], folder: Path, workers: int, progress: Progress, 
                 busy = {step.lane for step, _, _ in running.values()}
                 free = (s for s in waiting if s.lane not in busy and finished.issuperset(s.needs))
                 step = next(free, None)
-                if step is None:
+                # Pretraining has a process for every worker: nothing else runs beside it.
+                if step is None or (running and (step.together or PRETRAIN in busy)):
                     break
                 waiting.remove(step)
                 running[step.id] = (step, _start(step, folder, workers, lock), time.monotonic())
@@ -139,7 +141,8 @@ def _start(step: Step, folder: Path, workers: int, lock: int) -> "subprocess.Pop
         # Two processes of one thread each do more than one of two: small matrices leave threads waiting.
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
     with (folder / "steps" / f"{step.id}.log").open("ab") as errors, _part(folder, step).open("wb") as answer:
-        command = [sys.executable, "-m", "xvla_platform", *words, "--json"]
+        launcher = (*LAUNCHER, str(workers)) if step.together and workers > 1 else ()
+        command = [sys.executable, *launcher, "-m", "xvla_platform", *words, "--json"]
         return subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=answer, stderr=errors, env=environment, pass_fds=(lock,)
         )

@@ -34,15 +34,22 @@ class Recording(StrictModel):
 
 
 class Base(StrictModel):
-    """A base by name: pretrained here from a recipe (relative to the study's file), or one that exists."""
+    """A base by name: pretrained here from a recipe (relative to the study's file), or one that exists.
+
+    Attributes:
+        untrained: The recipe's base before its first step, for adapting from scratch.
+    """
 
     recipe: Path | None = None
     folder: str | None = None
+    untrained: bool = False
 
     @model_validator(mode="after")
     def _one(self) -> Self:
         if (self.recipe is None) == (self.folder is None):
             raise ValueError("a base has either a recipe or a folder")
+        if self.untrained and self.recipe is None:
+            raise ValueError("a base that is untrained has a recipe")
         return self
 
 

@@ -16,6 +16,7 @@ from xvla_platform.study.spec import Cells, Recording, Rung, StudySpec
 
 LABEL = "{adaptation}"  # stands for the version that the first step in `needs` registered
 START = "nearest"
+PRETRAIN = "pretrain"  # the lane of pretraining
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,11 @@ class Step:
     needs: tuple[str, ...]
     lane: str
     about: dict[str, Any]
+
+    @property
+    def together(self) -> bool:
+        """Whether all workers share this step, as the processes of one launch."""
+        return self.lane == PRETRAIN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +70,8 @@ def steps_of(study: StudySpec, file: Path, folder: Path) -> list[Step]:
     for name, base in study.bases.items():
         if base.recipe is not None:
             words = ("pretrain", str(file.parent / base.recipe), "--out", str(folder / "bases" / name))
-            out.append(_step(f"pretrain.{name}", (*words, "--workspace", str(folder)), recorded, "pretrain", base=name))
+            words += ("--untrained",) if base.untrained else ()
+            out.append(_step(f"pretrain.{name}", (*words, "--workspace", str(folder)), recorded, PRETRAIN, base=name))
     cells = list(_cells(study))
     for name in dict.fromkeys(cell.base for cell in cells):
         out += _registrations(study, folder, name, recorded)
