@@ -9,9 +9,9 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from adapt_cli_helpers import ADAPT, ADAPTER, write_plan
 from adapt_helpers import command, torchrun, write_place
 from safetensors.torch import load_file
-from test_adapt_cli import ADAPT, ADAPTER, write_plan
 
 pytestmark = pytest.mark.timeout(280)
 

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from adapt_cli_helpers import ADAPTER, write_plan
 from adapt_helpers import command, start, stop_at, write_place
 from conftest import ROBOT, one_line_error, write_plugin
 from data_helpers import write_dataset
 from safetensors.torch import load_file
-from test_adapt_cli import ADAPTER, write_plan
 
 TOGETHER = ("adapt", "--embodiment", "other_arm", "--embodiment", "my_arm")
 PROMPT = ("--then", "none", "--steps", "6", "--batch-size", "4")

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from adapt_cli_helpers import ADAPT, write_plan
 from adapt_helpers import command, write_place
 from conftest import REPOSITORY, one_line_error
-from test_adapt_cli import ADAPT, write_plan
 from test_adapt_ranks import close, weights
 
 LONELY = "the launcher started several processes and they do not see each other"
