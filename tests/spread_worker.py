@@ -6,8 +6,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from adapt_helpers import write_small_base
+from loop_helpers import Recorder, make_job, make_stage
 from safetensors.torch import save_file
-from test_loop import Recorder, make_job, make_stage, write_small_base
 
 from xvla_platform.adapt.launch import make_accelerator
 from xvla_platform.adapt.loop import run_stage

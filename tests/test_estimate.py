@@ -11,7 +11,7 @@ import pytest
 import torch
 from adapt_helpers import command, small_config, small_model, write_place
 from conftest import REPOSITORY
-from test_loop import RATES, make_stage
+from loop_helpers import RATES, make_stage
 
 from xvla_platform.adapt.estimate import Estimate, estimate_plan
 from xvla_platform.adapt.trainables import counts, select_trainables
@@ -85,7 +85,7 @@ MEASURE = """
 import json, resource, sys
 import torch
 from test_estimate import WIDE, estimated
-from test_loop import RATES, Recorder, make_stage
+from loop_helpers import RATES, Recorder, make_stage
 from xvla_platform.modelling.checkpoint import random_model
 from xvla_platform.modelling.config import XVLAConfig
 from xvla_platform.modelling.slot import open_slot

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 from adapt_helpers import small_batch, small_model
+from loop_helpers import Recorder, equal, make_job, make_stage, processor_fixture, weights  # noqa: F401
 from test_estimate import estimated
-from test_loop import Recorder, equal, make_job, make_stage, processor, weights  # noqa: F401
 
 from xvla_platform.adapt.loop import run_stage
 from xvla_platform.adapt.snapshot import load_newest
@@ -17,7 +17,7 @@ from xvla_platform.modelling import transformer
 from xvla_platform.modelling.processor import Processor
 
 
-def test_moments_of_one_byte_go_on_after_an_interruption(processor: Processor, tmp_path: Path) -> None:  # noqa: F811
+def test_moments_of_one_byte_go_on_after_an_interruption(processor: Processor, tmp_path: Path) -> None:
     """With bitsandbytes: fewer bytes for large weights, and the same bits whether interrupted or not."""
     pytest.importorskip("bitsandbytes")
     stage = make_stage("full", optimizer="adamw8bit", dropout=0.0, color_jitter=(0.0, 0.0, 0.0))

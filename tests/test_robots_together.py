@@ -8,7 +8,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from adapt_helpers import small_model
-from test_loop import Recorder, equal, make_source, make_stage, processor, weights  # noqa: F401
+from loop_helpers import Recorder, equal, make_source, make_stage, processor_fixture, weights  # noqa: F401
 from torch import Tensor
 
 from xvla_platform.adapt.frozen import frozen_digest
@@ -24,7 +24,7 @@ ROBOTS = (3, 4, 5)
 
 
 def make(
-    processor: Processor,  # noqa: F811
+    processor: Processor,
     folder: Path,
     stage: Stage,
     domains: tuple[int, ...],
@@ -82,7 +82,7 @@ def by_own_rows(model: XVLA, best_at: dict[str, int]) -> Any:
 
 
 @pytest.mark.parametrize("changes", [{}, {"dropout": 0.1}, {"ema": 0.8}, {"accumulate": 2}])
-def test_the_slots_are_those_of_runs_alone(processor: Processor, tmp_path: Path, changes: dict[str, Any]) -> None:  # noqa: F811
+def test_the_slots_are_those_of_runs_alone(processor: Processor, tmp_path: Path, changes: dict[str, Any]) -> None:
     """Bit for bit, also where a neighbour's gradient is a thousand times larger and clipped."""
     stage = make_stage(**changes)
     together = rows_after(*make(processor, tmp_path / "all", stage, ROBOTS, scale=1e3))
@@ -92,7 +92,7 @@ def test_the_slots_are_those_of_runs_alone(processor: Processor, tmp_path: Path,
         assert not equal(together[domain], read_rows(small_model(), domain))
 
 
-def test_nothing_else_moves(processor: Processor, tmp_path: Path) -> None:  # noqa: F811
+def test_nothing_else_moves(processor: Processor, tmp_path: Path) -> None:
     """All weights but the rows of the run's robots are bit-identical, with slots open, trained and closed."""
     before = frozen_digest(small_model(), *ROBOTS)
     job, slots = make(processor, tmp_path, make_stage(), ROBOTS)
@@ -102,7 +102,7 @@ def test_nothing_else_moves(processor: Processor, tmp_path: Path) -> None:  # no
     assert frozen_digest(job.model, *ROBOTS[:2]) != frozen_digest(small_model(), *ROBOTS[:2])
 
 
-def test_each_robot_keeps_its_own_best(processor: Processor, tmp_path: Path) -> None:  # noqa: F811
+def test_each_robot_keeps_its_own_best(processor: Processor, tmp_path: Path) -> None:
     """Measured at 0, 4 and 8: one robot's best is the middle, another's the end, the third's the start."""
     stage = make_stage()
     best_at = {"robot3": 1, "robot4": 2, "robot5": 0}
@@ -116,7 +116,7 @@ def test_each_robot_keeps_its_own_best(processor: Processor, tmp_path: Path) -> 
         assert equal(together[domain], rows_after(alone, own)[domain])
 
 
-def test_an_interrupted_run_of_several_ends_the_same(processor: Processor, tmp_path: Path) -> None:  # noqa: F811
+def test_an_interrupted_run_of_several_ends_the_same(processor: Processor, tmp_path: Path) -> None:
     """Stopped between checkpoints and resumed in a fresh model."""
     stage = make_stage()
     whole = rows_after(*make(processor, tmp_path / "whole", stage, ROBOTS))
@@ -126,7 +126,7 @@ def test_an_interrupted_run_of_several_ends_the_same(processor: Processor, tmp_p
     assert all(equal(whole[domain], parts[domain]) for domain in ROBOTS)
 
 
-def test_a_shared_adapter_gets_the_mean_gradient(processor: Processor, tmp_path: Path) -> None:  # noqa: F811
+def test_a_shared_adapter_gets_the_mean_gradient(processor: Processor, tmp_path: Path) -> None:
     """One robot twice under two names: the adapter takes the steps of one robot alone, whatever the order."""
     stage = make_stage("lora", lora=LoraSpec(rank=2, alpha=4), grad_clip=1e6)
     one = make_source(processor, cached=True, count=20, domain=3, seed=3)

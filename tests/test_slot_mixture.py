@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from adapt_helpers import small_model
-from test_loop import make_source, processor  # noqa: F401
+from loop_helpers import make_source, processor_fixture  # noqa: F401
 
 from xvla_platform.adapt.frozen import frozen_digest
 from xvla_platform.adapt.initialise import as_prompt
@@ -21,7 +21,7 @@ from xvla_platform.modelling.xvla import XVLA
 MINE, TEACHERS = 3, {0: 0.6, 1: 0.4}
 
 
-def half_way(model: XVLA, processor: Processor) -> Source:  # noqa: F811
+def half_way(model: XVLA, processor: Processor) -> Source:
     """Samples of a robot that is a mixture of two others: its actions are what their mixed rows answer."""
     source = make_source(processor, cached=True, count=60)
     write_rows(model, MINE, mix(model, TEACHERS))
@@ -37,7 +37,7 @@ def half_way(model: XVLA, processor: Processor) -> Source:  # noqa: F811
     return replace(source, action=action)
 
 
-def test_a_robot_between_two_slots_is_found(processor: Processor) -> None:  # noqa: F811
+def test_a_robot_between_two_slots_is_found(processor: Processor) -> None:
     """The weights go to the two slots it was made of, and samples the fit has not seen gain as well."""
     model = small_model()
     with torch.no_grad():  # slots that differ as those of a trained base do
@@ -57,7 +57,7 @@ def test_a_robot_between_two_slots_is_found(processor: Processor) -> None:  # no
     assert slot_loss(model, MINE, held_out, 0) < slot_loss(model, ranking[0][0], held_out, 0)
 
 
-def test_a_mixture_that_does_not_beat_the_best_slot_is_that_slot(processor: Processor) -> None:  # noqa: F811
+def test_a_mixture_that_does_not_beat_the_best_slot_is_that_slot(processor: Processor) -> None:
     """One slot alone, or one that answers perfectly, is taken bit for bit."""
     model = small_model()
     source = make_source(processor, cached=True, count=20)

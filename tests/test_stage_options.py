@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_loop import Recorder, equal, make_job, make_stage, processor, weights  # noqa: F401
+from loop_helpers import Recorder, equal, make_job, make_stage, processor_fixture, weights  # noqa: F401
 
 from xvla_platform.adapt.loop import run_stage
 from xvla_platform.adapt.snapshot import load_newest
@@ -13,14 +13,14 @@ from xvla_platform.modelling.processor import Processor
 from xvla_platform.specs.plan import LoraSpec
 
 
-def trained(processor: Processor, folder: Path, name: str = "prompt", **changes: object) -> dict[str, torch.Tensor]:  # noqa: F811
+def trained(processor: Processor, folder: Path, name: str = "prompt", **changes: object) -> dict[str, torch.Tensor]:
     job = make_job(processor, folder, make_stage(name, dropout=0.0, color_jitter=(0.0, 0.0, 0.0), **changes))
     run_stage(job)
     return weights(job.model)
 
 
 @pytest.mark.parametrize(("name", "parts"), [("prompt", 2), ("prompt", 5), ("full", 3)])
-def test_micro_batches_sum_to_the_batch(processor: Processor, tmp_path: Path, name: str, parts: int) -> None:  # noqa: F811
+def test_micro_batches_sum_to_the_batch(processor: Processor, tmp_path: Path, name: str, parts: int) -> None:
     """The same samples, noise and times, cut into parts of unequal size: every step's losses and norm agree.
 
     Weights would not do: Adam makes a full step of a gradient that is zero but for rounding.
@@ -35,14 +35,14 @@ def test_micro_batches_sum_to_the_batch(processor: Processor, tmp_path: Path, na
 
 
 @pytest.mark.parametrize("name", ["prompt", "full"])
-def test_recomputed_activations_give_the_same_weights(processor: Processor, tmp_path: Path, name: str) -> None:  # noqa: F811
+def test_recomputed_activations_give_the_same_weights(processor: Processor, tmp_path: Path, name: str) -> None:
     """Bit for bit on the CPU, also through the encoder."""
     assert equal(
         trained(processor, tmp_path / "kept", name), trained(processor, tmp_path / "again", name, checkpointing=True)
     )
 
 
-def test_the_average_is_what_is_kept(processor: Processor, tmp_path: Path) -> None:  # noqa: F811
+def test_the_average_is_what_is_kept(processor: Processor, tmp_path: Path) -> None:
     """The weights left are the moving average of the steps' weights, by hand."""
     decay, steps = 0.7, 5
     last = [weights(make_job(processor, tmp_path / "0", make_stage()).model)]
@@ -62,7 +62,7 @@ def test_the_average_is_what_is_kept(processor: Processor, tmp_path: Path) -> No
             assert torch.allclose(value, expected[key], atol=1e-6), key
 
 
-def test_a_stopped_average_goes_on(processor: Processor, tmp_path: Path) -> None:  # noqa: F811
+def test_a_stopped_average_goes_on(processor: Processor, tmp_path: Path) -> None:
     """An interruption neither loses nor restarts the average."""
     whole = make_job(processor, tmp_path / "whole", make_stage(ema=0.8))
     run_stage(whole)
@@ -73,7 +73,7 @@ def test_a_stopped_average_goes_on(processor: Processor, tmp_path: Path) -> None
     assert equal(weights(whole.model), weights(again.model))
 
 
-def test_the_average_is_what_is_measured(processor: Processor, tmp_path: Path) -> None:  # noqa: F811
+def test_the_average_is_what_is_measured(processor: Processor, tmp_path: Path) -> None:
     """During validation the model holds the average; afterwards training goes on from its own weights."""
     plain = make_job(processor, tmp_path / "plain", make_stage())
     run_stage(plain)
@@ -95,7 +95,7 @@ def test_the_average_is_what_is_measured(processor: Processor, tmp_path: Path) -
 
 @pytest.mark.parametrize("variant", [{"rslora": True}, {"dora": True}])
 def test_lora_variants_train_and_change_what_they_say(
-    processor: Processor,  # noqa: F811
+    processor: Processor,
     tmp_path: Path,
     variant: dict[str, bool],
 ) -> None:
