@@ -1,7 +1,7 @@
 """The pages: up to date with the code, whole links, every hook, and every example really run."""
 
 import ast
-import importlib.util
+import importlib
 import json
 import logging
 import os
@@ -50,21 +50,19 @@ def example(title: str, language: str = "python") -> str:
 
 
 @pytest.fixture(scope="module")
-def writer() -> ModuleType:
-    """scripts/write-docs.py as a module."""
-    spec = importlib.util.spec_from_file_location("write_docs", REPOSITORY / "scripts" / "write-docs.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def writer() -> Iterator[ModuleType]:
+    """What scripts/write-docs.py is made of, as a package."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(REPOSITORY / "scripts"))
+        importlib.import_module("docs_from_code.pages")
+        yield importlib.import_module("docs_from_code")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
 def test_pages_are_up_to_date(page: Path, writer: ModuleType) -> None:
     text = page.read_text(encoding="utf-8")
     assert text.count("<!-- generated:") == text.count("<!-- end -->")
-    assert writer.renewed(text) == text, f"{page.name} is behind the code: run `python scripts/write-docs.py`"
+    assert writer.pages.renewed(text) == text, f"{page.name} is behind the code: run `python scripts/write-docs.py`"
 
 
 def test_every_hook_is_documented_with_its_exact_signature(writer: ModuleType) -> None:
@@ -75,7 +73,7 @@ def test_every_hook_is_documented_with_its_exact_signature(writer: ModuleType) -
     names = [name for name in vars(hookspecs) if hasattr(getattr(hookspecs, name), "xvla_spec")]
     assert len(names) >= 10
     for name in names:
-        assert f"```text\n{writer.signature(functions[name])}\n```" in page
+        assert f"```text\n{writer.code.signature(functions[name])}\n```" in page
 
 
 def test_every_command_is_documented() -> None:
