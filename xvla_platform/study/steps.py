@@ -69,8 +69,8 @@ def steps_of(study: StudySpec, file: Path, folder: Path) -> list[Step]:
     recorded = tuple(step.id for step in out)
     for name, base in study.bases.items():
         if base.recipe is not None:
-            words = ("pretrain", str(file.parent / base.recipe), "--out", str(folder / "bases" / name))
-            words += ("--untrained",) if base.untrained else ()
+            words = ["pretrain", str(file.parent / base.recipe), "--out", str(folder / "bases" / name)]
+            words += ["--untrained"] if base.untrained else []
             out.append(_step(f"pretrain.{name}", (*words, "--workspace", str(folder)), recorded, PRETRAIN, base=name))
     cells = list(_cells(study))
     for name in dict.fromkeys(cell.base for cell in cells):
