@@ -9,6 +9,7 @@ from docs_from_code.common import DOCS, ROOT
 from docs_from_code.facts import action_spaces, layouts, plans
 from docs_from_code.fields import fields
 from docs_from_code.mistakes import mistakes
+from docs_from_code.results import study
 
 SECTION = re.compile(r"(<!-- generated: (?P<words>.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 GENERATORS: dict[str, Callable[..., str]] = {
@@ -23,6 +24,7 @@ GENERATORS: dict[str, Callable[..., str]] = {
     "layouts": layouts,
     "plans": plans,
     "mistakes": mistakes,
+    "study": study,
 }
 
 
