@@ -110,9 +110,14 @@ def leaps(positions: FloatArray, *, factor: float = 1.75, far: float = 4.0) -> l
         return []
     steps = np.diff(positions, axis=0)
     sizes = np.linalg.norm(steps, axis=1)
-    floor, fast = 0.15 * float(np.percentile(sizes, 90)), float(np.percentile(sizes, 95))
+    known = np.isfinite(sizes)
+    if not known.any():
+        return []
+    floor, fast = 0.15 * float(np.percentile(sizes[known], 90)), float(np.percentile(sizes[known], 95))
     found = []
     for i in range(2, len(sizes) - 2):
+        if not known[i - 2 : i + 3].all():  # beside a hole nobody knows how long a step was
+            continue
         around = sizes[[i - 2, i - 1, i + 1, i + 2]]
         usual = float(around.mean())
         if sizes[i] > far * max(float(around.max()), 0.5 * fast):
