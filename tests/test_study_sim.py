@@ -23,6 +23,11 @@ SEEN, UNSEEN = ("panda", "jaco"), ("my_arm",)
 STEPS = 3
 
 
+def write(path: Path, content: dict[str, Any]) -> Path:
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
 def shrunk_stage(stage: dict[str, Any]) -> dict[str, Any]:
     return {**stage, "steps": STEPS, "batch_size": 6, "warmup_steps": 0, "eval_every": STEPS}
 
@@ -69,17 +74,16 @@ def shrunk_study(study: dict[str, Any]) -> dict[str, Any]:
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     """The quick study's file, with its recipe and plans."""
-    shutil.copytree(STUDY, tmp_path / "study")
-    for path in (tmp_path / "study").rglob("*.yaml"):
-        content = yaml.safe_load(path.read_text())
-        if path.parent.name == "recipes":
-            content = shrunk_recipe(content)
-        elif path.parent.name == "plans":
-            content["stages"] = [shrunk_stage(stage) for stage in content["stages"]]
-        else:
-            content = shrunk_study(content)
-        path.write_text(yaml.safe_dump(content, sort_keys=False))
-    return tmp_path / "study" / "study.yaml"
+    folder = tmp_path / "study"
+    shutil.copytree(STUDY, folder)
+    study = yaml.safe_load((STUDY / "study.yaml").read_text())
+    recipe = yaml.safe_load((STUDY / study["bases"]["soft_prompt"]["recipe"]).read_text())
+    write(folder / "recipe.yaml", shrunk_recipe(recipe))
+    for path in (folder / "plans").iterdir():
+        plan = yaml.safe_load(path.read_text())
+        write(path, {**plan, "stages": [shrunk_stage(stage) for stage in plan["stages"]]})
+    bases = {name: {**base, "recipe": "recipe.yaml"} for name, base in study["bases"].items()}
+    return write(folder / "study.yaml", {**shrunk_study(study), "bases": bases})
 
 
 def test_one_command_makes_demonstrations_base_study_and_tables(here: Run, file: Path, tmp_path: Path) -> None:
