@@ -12,7 +12,15 @@ from adapt_helpers import PIXELS, small_config
 from conftest import ROBOT
 from grounding_helpers import COLOURS, write_stills
 
-from xvla_platform.adapt.grounding import GroundedXVLA, attach_heads, count_things, errors, locate, things_named
+from xvla_platform.adapt.grounding import (
+    NOTHING,
+    GroundedXVLA,
+    attach_heads,
+    count_things,
+    errors,
+    locate,
+    things_named,
+)
 from xvla_platform.adapt.held_out import measure
 from xvla_platform.adapt.mixture import Mixture, Stock, build_stock, marks, split_scenes
 from xvla_platform.adapt.sources import Draw, assemble, build_source, decode_frames, frames_shape
@@ -43,8 +51,8 @@ def write_preprocessor(folder: Path) -> None:
     (folder / "preprocessor_config.json").write_text(json.dumps({"size": {"height": PIXELS, "width": PIXELS}}))
 
 
-def open_room(root: Path, share: float = 0.2, **domain: Any) -> Room:
-    """The still scenes in `root`, of which the last share is held out."""
+def open_room(root: Path, share: float = 0.2, objects: dict[str, list[str]] | None = None, **domain: Any) -> Room:
+    """The still scenes in `root`, of which the last share is held out; `objects` as in a recipe."""
     words = root.parent / "words"
     words.mkdir(exist_ok=True)
     size = train_tokenizer([f"touch the {colour} square" for colour in COLOURS], 300, words)
@@ -60,7 +68,7 @@ def open_room(root: Path, share: float = 0.2, **domain: Any) -> Room:
     source = build_source(samples, frames, name="stills", domain_id=1, processor=processor, config=config)
     about = Domain(**{"name": "stills", "domain_id": 1, "plugin": "plugins/stills", "per_scene": 3, **domain})
     instructions = sorted({episode.instruction for episode in reader.episodes})
-    stock = build_stock(source, samples, about, things_named(instructions, {}), share)
+    stock = build_stock(source, samples, about, things_named(instructions, objects or {}), share)
     return Room(stock=stock, samples=samples, processor=processor, config=config)
 
 
@@ -199,12 +207,20 @@ def test_what_is_named_first_and_second() -> None:
     """By place in the sentence, whatever the phrase; one thing alone has no second, and nothing is refused."""
     objects = {"red cube": ("red cube", "red block"), "blue cube": ("blue cube",), "blue plate": ("blue plate",)}
     words = ["Lift the red block", "put the blue cube on the blue plate", "stack the blue cube on the red cube"]
-    assert list(things_named(words, objects).values()) == [(0, 0), (1, 2), (1, 0)]
+    assert list(things_named(words, objects).values()) == [(0, NOTHING), (1, 2), (1, 0)]
     assert count_things(words, objects) == 3
     assert things_named(words, {})[words[1]] == (1, 4)
     assert count_things(words, {}) == 6
     with pytest.raises(XvlaError, match="names none of the objects"):
         things_named(["open the drawer"], objects)
+
+
+def test_a_second_place_without_a_name_is_refused(tmp_path: Path) -> None:
+    """Else the place of what is not listed would be taught as that of the first of the objects."""
+    objects = {f"{colour} square": [f"{colour} square"] for colour in COLOURS}
+    with pytest.raises(XvlaError, match="names one object alone"):
+        open_room(write_stills(tmp_path / "stills", 2, places=True), objects=objects)
+    assert open_room(write_stills(tmp_path / "others", 2), objects=objects).stock.classes.min() == 0
 
 
 def test_scenes_are_split_whole() -> None:

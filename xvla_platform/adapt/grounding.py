@@ -20,6 +20,7 @@ from xvla_platform.modelling import florence
 from xvla_platform.modelling.config import XVLAConfig
 from xvla_platform.modelling.xvla import XVLA
 
+NOTHING = -1  # in place of a number: no second thing is named
 ROLES = 2  # what an instruction names first, and what second
 HEADS = "grounding"  # below the encoder, so that they belong to its group, its optimizer and its checkpoints
 _CELL = 3  # numbers a cell: how likely it is the one, and the offset from its centre, in cells
@@ -146,7 +147,7 @@ def _at(answer: Tensor, cell: Tensor) -> Tensor:
 
 
 def things_named(instructions: Sequence[str], objects: Mapping[str, Sequence[str]]) -> dict[str, tuple[int, int]]:
-    """The numbers of what each instruction names first and second; the second is 0 where it names one thing.
+    """The numbers of what each instruction names first and second; the second is `NOTHING` where it names one thing.
 
     Args:
         objects: Phrases by thing, in lower case. Without any, an instruction as a whole stands for what it names.
@@ -164,7 +165,7 @@ def things_named(instructions: Sequence[str], objects: Mapping[str, Sequence[str
         named = list(dict.fromkeys(number for _, number in found))
         if not named:
             raise XvlaError("an instruction names none of the objects", field="objects", found=words, allowed=objects)
-        out[words] = (named[0], named[1] if len(named) > 1 else 0)
+        out[words] = (named[0], named[1] if len(named) > 1 else NOTHING)
     return out
 
 

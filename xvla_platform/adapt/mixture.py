@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xvla_platform.adapt.grounding import ROLES
+from xvla_platform.adapt.grounding import NOTHING, ROLES
 from xvla_platform.adapt.sources import Draw, Source
 from xvla_platform.data.samples import Samples
 from xvla_platform.errors import XvlaError
@@ -177,6 +177,10 @@ def build_stock(
     chance = chances(domain.balance, samples.episode_of[rows], samples.frame_of[rows], task[rows], lengths)
     together = domain.per_scene if still else 1
     _, first = np.unique(samples.episode_of, return_index=True)
+    uv = _named_places(samples)
+    classes = torch.tensor(list(things.values()))[task]
+    if uv is not None:
+        _check_named(uv, classes, samples)
     stock = Stock(
         source=source,
         scene_of=samples.episode_of // domain.per_scene,
@@ -185,12 +189,25 @@ def build_stock(
         sets=rows.reshape(-1, together),
         until=np.cumsum(chance.reshape(-1, together).sum(1)),
         held=np.flatnonzero(samples.episode_of >= trained),
-        uv=_named_places(samples),
-        classes=torch.tensor(list(things.values()))[task],
+        uv=uv,
+        classes=classes.clamp(min=0),  # a thing that is not named has no place either
     )
     if together > 1:
         _check_pictures(stock, samples)
     return stock
+
+
+def _check_named(uv: Tensor, classes: Tensor, samples: Samples) -> None:
+    """Refuse a second place of nothing that the instruction names: it would be taught as another thing's."""
+    lost = torch.nonzero(~uv[:, 1].isnan().any(-1) & (classes[:, 1] == NOTHING))
+    if len(lost):
+        raise XvlaError(
+            f"the recording knows {PLACES[1]}, and its instruction names one object alone",
+            file=samples.reader.root,
+            field="objects",
+            found=samples.reader.episodes[int(samples.episode_of[int(lost[0])])].instruction,
+            hint="name the second thing in the recipe's objects too",
+        )
 
 
 def _named_places(samples: Samples) -> Tensor | None:
