@@ -33,7 +33,7 @@ def test_an_adaptation_acts_and_is_counted(here: Run, place: Path) -> None:
     """The table, the folder, the same numbers in JSON, and a second run of the same seeds with the same outcome."""
     shown = here("eval", "dot_arm", "--closed-loop", *QUICK, cwd=place)
     assert shown.returncode == 0, shown.stderr
-    assert "chunks    5 of 10 ticks, blending none, latency 0 ticks at 10 Hz" in shown.stdout
+    assert "chunks    10 of 10 ticks, blending none, latency 0 ticks at 10 Hz" in shown.stdout
     assert "completed (95 %)" in shown.stdout
     assert "CPU s an episode" in shown.stdout
     folder = place / "runs" / "eval" / "dot_arm" / "v1" / "closed-loop-1"

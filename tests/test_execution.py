@@ -183,8 +183,9 @@ def test_blending_is_on_the_group(
 
 def test_what_a_chunk_cannot_cover_is_refused() -> None:
     """A chunk of 20 ticks: at least one and at most all are executed, and latency must fit in between."""
-    assert execution_of(SPEC) == Execution(execute=10)
-    assert execution_of(make_spec(hz=20.0, horizon_s=0.4)).execute == 4
+    assert execution_of(SPEC) == Execution(execute=20)
+    assert execution_of(SPEC, latency_ms=150) == Execution(execute=17, latency=3)
+    assert execution_of(SPEC, blend="linear") == Execution(execute=10, blend="linear")
     assert execution_of(SPEC, execute_s=0.25, latency_ms=200, blend="linear") == Execution(
         execute=5, latency=4, blend="linear"
     )

@@ -32,7 +32,9 @@ OPTIONS: list[Callable[[Any], Any]] = [
         "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Episode i is reset with seed + i."
     ),
     click.option(
-        "--execute-s", type=float, help="Seconds of each chunk to carry out; by default 0.5, at most half of it."
+        "--execute-s",
+        type=float,
+        help="Seconds of each chunk to carry out; by default all of it, half where chunks are blended.",
     ),
     click.option("--execute-steps", type=int, help="The same in control ticks."),
     click.option(

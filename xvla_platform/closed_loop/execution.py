@@ -26,7 +26,6 @@ from xvla_platform.specs.embodiment import EmbodimentSpec
 
 Blend = Literal["none", "linear", "exponential"]
 Point = dict[str, FloatArray]  # canonical target [1, ...] by action field
-DEFAULT_EXECUTE_S = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,21 +60,23 @@ def execution_of(
 ) -> Execution:
     """The execution a user asked for, in ticks of the robot; what a chunk cannot cover is refused.
 
-    Without `execute_s` and `execute_steps`, half a second or half the chunk, whichever is shorter.
+    Without `execute_s` and `execute_steps`, the whole chunk as far as the latency leaves it; half of it where chunks
+    are blended, as those have to overlap.
     """
     horizon = round(spec.horizon_s * spec.control_hz)
+    if not (math.isfinite(latency_ms) and latency_ms >= 0):
+        raise XvlaError("is not a time", field="latency_ms", found=latency_ms)
+    latency = math.ceil(round(latency_ms * spec.control_hz / 1000, 9))
     if execute_s is not None and execute_steps is not None:
         raise XvlaError("give one of them", field="execute_s, execute_steps", found=f"{execute_s:g}, {execute_steps}")
-    if execute_steps is None:
-        seconds = min(DEFAULT_EXECUTE_S, spec.horizon_s / 2) if execute_s is None else execute_s
-        execute_steps = max(1, round(seconds * spec.control_hz)) if seconds > 0 else 0
+    if execute_s is not None:
+        execute_steps = max(1, round(execute_s * spec.control_hz)) if execute_s > 0 else 0
+    elif execute_steps is None:
+        execute_steps = max(1, horizon - latency if blend == "none" else horizon // 2)
     if not 1 <= execute_steps <= horizon:
         raise XvlaError(
             "is not part of a chunk", field="execute_steps", found=execute_steps, allowed=f"1 to {horizon} ticks"
         )
-    if not (math.isfinite(latency_ms) and latency_ms >= 0):
-        raise XvlaError("is not a time", field="latency_ms", found=latency_ms)
-    latency = math.ceil(round(latency_ms * spec.control_hz / 1000, 9))
     longest = min(execute_steps - 1, horizon - execute_steps)
     if latency > longest:
         raise XvlaError(
