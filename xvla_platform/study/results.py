@@ -24,7 +24,9 @@ def collect(steps: Sequence[Step], folder: Path) -> dict[str, list[dict[str, Any
         if answer is None:
             continue
         if kind == "adapt":
-            out["open_loop"].append({**step.about, "table": answer["results"]["table"][-1]["errors"]})
+            found = answer["results"]
+            row = {"table": found["table"][-1]["errors"], "units": found["units"], "frames": found["test_frames"]}
+            out["open_loop"].append({**step.about, **row})
         elif kind == "eval":
             out["success"].append({**step.about, "tasks": answer["results"][OWN]})
         elif kind == "forget":
@@ -71,10 +73,13 @@ def _success(study: StudySpec, rows: Sequence[Mapping[str, Any]], keys: Sequence
 def _errors(rows: Sequence[Mapping[str, Any]]) -> str:
     keys = ("base", "robot", "rung", "demonstrations", "init")
     fields = list(dict.fromkeys(field for row in rows for field in row["table"]))
-    body = [
-        [*(str(row[key]) for key in keys), *(f"{row['table'][f]:.4g}" if f in row["table"] else "" for f in fields)]
-        for row in rows
-    ]
+    body = []
+    for row in rows:
+        # Every robot is measured in its own units.
+        cells = [
+            f"{row['table'][field]:.3g} {row['units'][field]}" if field in row["table"] else "" for field in fields
+        ]
+        body.append([*(str(row[key]) for key in keys), *cells])
     return markdown([*keys, *fields], body)
 
 
