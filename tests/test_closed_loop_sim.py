@@ -50,6 +50,28 @@ def test_the_other_command_names_another_cube_of_the_scene() -> None:
         env.close()
 
 
+def test_an_unstable_simulator_ends_the_episode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its clock goes on, nothing counts as done, the episode is cut off; and the next one is sound."""
+    monkeypatch.chdir(tmp_path)
+    plugin = load_plugin(MY_ARM)
+    env = environment_source(plugin.spec, plugin.folder)()
+    try:
+        seen, _ = env.reset(seed=3, options={"task": "pick"})
+        begun = seen["state"]
+        hold = np.append(begun[:6], 1.0)
+        seconds = [env.step(hold)[4]["seconds"] for _ in range(3)]
+        env.unwrapped.table.data.qvel[:] = 1e12
+        _, reward, terminated, truncated, info = env.step(hold)
+        assert (reward, terminated, truncated) == (0.0, False, True)
+        assert info["seconds"] > seconds[-1] > seconds[0]
+        again, _ = env.reset(seed=3, options={"task": "pick"})
+        assert np.array_equal(again["state"], begun)
+        assert not env.step(hold)[3]
+    finally:
+        env.close()
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_shipped_base_acts_on_a_robot_it_has_never_seen(
     xvla: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:

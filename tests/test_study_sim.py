@@ -66,7 +66,7 @@ def shrunk_study(study: dict[str, Any]) -> dict[str, Any]:
         "held_out": list(UNSEEN),
         "cells": [{**ladder, "demonstrations": [2]}, {**scratch, "demonstrations": [2]}],
         "closed_loop": {"tasks": ["pick", "stack"], "episodes": 1, "time_limit": 2, "films": 1},
-        "forgetting": {"robots": ["panda"], "rungs": ["untouched", "prompt", "prompt_full"], "episodes": 1},
+        "forgetting": {"robots": list(SEEN), "rungs": ["untouched", "prompt", "prompt_full"], "episodes": 1},
         "ablation": {"rungs": ["prompt_lora"], "inputs": "prompt:zero,language", "episodes": 1},
     }
 
@@ -97,8 +97,8 @@ def test_one_command_makes_demonstrations_base_study_and_tables(here: Run, file:
     assert {row["rung"] for row in results["open_loop"]} == set(rungs) - {"untouched"}
     for row in results["success"]:
         assert {task: found["success"]["of"] for task, found in row["tasks"].items()}["pick"] == 1
-    kept = {row["rung"]: row["tasks"] for row in results["forgetting"]}
-    assert kept["prompt"] == kept["untouched"]
+    kept = {(row["rung"], row["driven"]): row["tasks"] for row in results["forgetting"]}
+    assert all(kept["prompt", robot] == kept["untouched", robot] for robot in SEEN)
     conditions = results["ablation"][0]["conditions"]
     assert {"own", "prompt:zero"} <= set(conditions)
     text = (out / "results.md").read_text()

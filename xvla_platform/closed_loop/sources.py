@@ -22,7 +22,7 @@ from xvla_platform.platform.bases import ResolvedBase, resolve_base
 from xvla_platform.platform.embodiments import base_space
 from xvla_platform.platform.hookspecs import Environment, EnvironmentRequest, load_target
 from xvla_platform.platform.plugins import build_manager, contributions
-from xvla_platform.platform.records import load_embodiment, plugin_folder
+from xvla_platform.platform.records import load_embodiment
 from xvla_platform.platform.registry import find
 from xvla_platform.platform.workspace import Workspace
 from xvla_platform.policy.policy import Policy, load_policy
@@ -79,7 +79,7 @@ class PolicySource:
             base_space(base),
             record.rotation_layout,
             statistics,
-            folder=plugin_folder(place, record),
+            folder=place.embodiments / record.spec.name,  # where the record's own copies of its files lie
         )
         return Policy(model, processor, binding, record, sampler)
 

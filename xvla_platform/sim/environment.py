@@ -63,8 +63,8 @@ class TableEnvironment:
     For closed loops: ``reset(seed, task)`` draws a scene and returns the first observation, ``step(action)`` advances
     one control period (1 / ``control_hz`` s) under an action vector as recorded in the dataset, ``observe()`` gives the
     next observation (rendering is the dearest part, so only when asked), ``status()`` tells how the episode stands.
-    ``close()`` frees the renderers. Same seed, task and actions: same episode. World poses are poses of robosuite's
-    grip sites.
+    ``unstable`` says that the simulator lost its numbers, as wild commands can make it. ``close()`` frees the
+    renderers. Same seed, task and actions: same episode. World poses are poses of robosuite's grip sites.
     """
 
     def __init__(self, setup: SimSetup) -> None:
@@ -77,6 +77,10 @@ class TableEnvironment:
         self.data: Any = mujoco.MjData(self.model)
         self.control_hz = setup.spec.control_hz
         self._substeps = round(1.0 / (self.control_hz * TIMESTEP))
+        # `unstable` tells it; MuJoCo itself would write a file into whatever folder the command runs in.
+        mujoco.set_mju_user_warning(lambda _: None)
+        kinds = mujoco.mjtWarning
+        self._lost = (int(kinds.mjWARN_BADQPOS), int(kinds.mjWARN_BADQVEL), int(kinds.mjWARN_BADQACC))
         self.arms: dict[ArmName, Arm] = {
             name: Arm(self.model, self.data, parts.robots[name], parts.grippers[name], arm)
             for name, arm in setup.sim.arms.items()
@@ -102,6 +106,7 @@ class TableEnvironment:
         self.instruction = ""
         self._done_since: float | None = None
         self._first: int | None = None
+        self._ticks, self.unstable = 0, False
 
     # Scene
 
@@ -144,6 +149,7 @@ class TableEnvironment:
         mujoco.mj_resetData(self.model, self.data)
         self.layout, self.task, self.goal, self.instruction = layout, task, goal, instruction
         self._done_since = self._first = None
+        self._ticks, self.unstable = 0, False
         for name, arm in self.arms.items():
             arm.place(angles[name])
         for i, address in enumerate(self._cube_qpos):
@@ -179,10 +185,13 @@ class TableEnvironment:
             if self._first is None and commands[name].opening <= 0.5:
                 self._first = self._cube_at(arm)
         self._advance()
-        if not self.task.success(self.state(), self.goal):
+        self._ticks += 1
+        # MuJoCo puts a scene whose numbers are lost back to its start: what is seen then is no outcome.
+        self.unstable = self.unstable or any(self.data.warning[kind].number for kind in self._lost)
+        if self.unstable or not self.task.success(self.state(), self.goal):
             self._done_since = None
         elif self._done_since is None:
-            self._done_since = float(self.data.time)
+            self._done_since = self.seconds
 
     # What is true
 
@@ -196,6 +205,11 @@ class TableEnvironment:
         cubes = self.data.xpos[self._cube_bodies].copy()
         return TableState(cubes, speeds, np.isin(self._cube_bodies, touched), self.layout)
 
+    @property
+    def seconds(self) -> float:
+        """Time since the reset; the simulator's own starts anew where it becomes unstable."""
+        return self._ticks * self._substeps * TIMESTEP
+
     def status(self) -> dict[str, Any]:
         """How the episode stands.
 
@@ -203,7 +217,7 @@ class TableEnvironment:
         closed on is the named one (None while it has closed on none: the cube it is at, if it is at one);
         ``progress``: 0..1; ``seconds``: simulated time since the reset, or until the task was first done of late.
         """
-        now = float(self.data.time)
+        now = self.seconds
         done = self._done_since is not None and now - self._done_since >= HELD_SECONDS - 1e-9
         first = self._first
         if first is None:

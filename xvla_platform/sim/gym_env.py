@@ -54,8 +54,8 @@ class TableGymnasium(gymnasium.Env[dict[str, Any], NDArray[np.float64]]):
         self.table.step(np.asarray(action, dtype=np.float64))
         status = self.table.status()
         info = {name: status[name] for name in ("success", "approached", "seconds")}
-        late = not status["success"] and status["seconds"] >= self._limit
-        return self._observe(), float(status["success"]), status["success"], late, info
+        late = status["seconds"] >= self._limit or self.table.unstable
+        return self._observe(), float(status["success"]), status["success"], late and not status["success"], info
 
     def close(self) -> None:
         """Free the renderers."""
