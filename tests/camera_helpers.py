@@ -17,7 +17,7 @@ from xvla_platform.specs.embodiment import EmbodimentSpec
 
 PLUGIN = Path(__file__).parent.parent / "plugins" / "my_arm"
 FRONT, WRIST = "observation.images.front", "observation.images.wrist"
-EPISODES = 18
+EPISODES = 30
 Change = Callable[[Any, int, str, np.ndarray], np.ndarray]
 
 
