@@ -154,7 +154,7 @@ def wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
 @pytest.mark.parametrize(
     "moment",
     [
-        pytest.param("frames", marks=pytest.mark.slow),
+        pytest.param("../frames", marks=pytest.mark.slow),
         pytest.param("checkpoints/stage-0-step-00000002", marks=pytest.mark.slow),
         pytest.param("phase-1/model.safetensors", marks=pytest.mark.slow),
         "checkpoints/stage-1-step-00000002",
@@ -172,6 +172,33 @@ def test_killed_and_resumed_it_is_the_same(whole: Path, tmp_path: Path, moment: 
     assert not (root / "bases" / "small").exists()
     assert command(*PRETRAIN, "--resume", cwd=root) == 0
     assert weights(root) == weights(whole)
+
+
+@pytest.mark.parametrize("strategy", ["action_heads", "hpt_projection", "language_prompt"])
+def test_one_recipe_makes_a_base_of_every_strategy(whole: Path, strategy: str) -> None:
+    """`--set` changes the recipe that is kept; frames decoded for another base serve this one."""
+    frames = whole / "runs" / "pretrain" / "frames"
+    before = {path: path.stat().st_mtime_ns for path in frames.glob("*.npy")}
+    positions = ("max_len_seq=128", "florence_config.text_config.max_position_embeddings=128")
+    changes = [f"model.{change}" for change in (f"strategy={strategy}", "language_max_length=60", *positions)]
+    words = [word for change in (f"name={strategy}", *changes) for word in ("--set", change)]
+    assert command(*PRETRAIN, *words, cwd=whole) == 0
+    folder = whole / "bases" / strategy
+    assert XVLAConfig.from_folder(folder).strategy == strategy
+    assert yaml.safe_load((folder / "recipe.yaml").read_text())["model"]["strategy"] == strategy
+    assert before
+    assert {path: path.stat().st_mtime_ns for path in frames.glob("*.npy")} == before
+    assert resolve_base(str(folder)).used_domains == {0: "first", 2: "second"}
+
+
+def test_an_instruction_that_has_no_positions_is_one_line(whole: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Image and words share the text encoder's positions; the message says how many there would have to be."""
+    capfd.readouterr()
+    assert command(*PRETRAIN, "--set", "name=long", "--set", "model.language_max_length=100", cwd=whole) == 2
+    error = capfd.readouterr().err
+    assert "too many image and instruction tokens" in error
+    assert "max_position_embeddings" in error
+    assert not (whole / "bases" / "long").exists()
 
 
 def test_an_existing_base_is_never_replaced(whole: Path, capfd: pytest.CaptureFixture[str]) -> None:

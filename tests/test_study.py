@@ -77,13 +77,30 @@ def test_a_study_is_the_product_of_its_lists_with_every_cell_once(place: Path, t
     assert some == ["add.small.dot_arm", f"adapt.{cell}", f"eval.{cell}"]
 
 
+def test_bases_of_one_recipe_differ_in_what_they_set(place: Path, tmp_path: Path) -> None:
+    """Each is pretrained under its own name, with its values as they are written in YAML."""
+    (tmp_path / "plugins").symlink_to(place / "plugins")
+    changes = {"model.strategy": "action_heads", "phases[0].mixture": {"dot_arm": 1}}
+    bases = {"plain": {"recipe": "recipe.yaml"}, "heads": {"recipe": "recipe.yaml", "set": changes}}
+    cells = [{"bases": list(bases), "rungs": ["prompt"], "demonstrations": [2]}]
+    file = write_study(tmp_path, bases=bases, cells=cells)
+    words = {step.id: step.words for step in steps_of(load_study(file), file, tmp_path / "out")}
+    assert "--set" not in words["pretrain.plain"]
+    told = " ".join(words["pretrain.heads"])
+    assert '--set name="heads" --set model.strategy="action_heads" --set phases[0].mixture={"dot_arm": 1}' in told
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"cells": [{"bases": ["small"], "rungs": ["lora"]}]}, "unknown 'lora'; allowed: prompt, untouched"),
         ({"rungs": {"untouched": {"untouched": True, "then": "lora"}}}, "a rung is one of"),
         ({"bases": {"small": {}}}, "either a recipe or a folder"),
-        ({"bases": {"small": {"folder": "BASE", "untrained": True}}}, "untrained has a recipe"),
+        (
+            {"bases": {"small": {"folder": "BASE", "untrained": True}}},
+            "a base that is untrained, or sets values, has a recipe",
+        ),
+        ({"bases": {"small": {"folder": "BASE", "set": {"seed": 1}}}}, "or sets values, has a recipe"),
         ({"held_out": ["arm_without_plugin"]}, "no such plugin"),
         ({"recordings": [{"plugin": "dot_arm"}]}, "either episodes or still_scenes"),
     ],

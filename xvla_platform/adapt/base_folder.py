@@ -92,14 +92,14 @@ def _conventions(config: dict[str, Any], robots: list[Robot], file: Path) -> dic
 
 
 def write_base(
-    model: XVLA, staging: Path, recipe: PretrainRecipe, recipe_file: Path, out: Path, measures: Mapping[str, float]
+    model: XVLA, staging: Path, recipe: PretrainRecipe, text: str, out: Path, measures: Mapping[str, float]
 ) -> None:
     with atomic_folder(out, replace=True) as build:
         save_model(model, build)
         for file in staging.iterdir():
             if file.name != "config.json":
                 shutil.copy2(file, build / file.name)
-        write_text(build / RECIPE, recipe_file.read_text(encoding="utf-8"))
+        write_text(build / RECIPE, text)
         if measures:
             write_json(build / HELD_OUT, {name: round(value, 6) for name, value in sorted(measures.items())})
         if recipe.adaptation:

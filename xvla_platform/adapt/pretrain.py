@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from xvla_platform.adapt.arrays import create_map
@@ -37,11 +38,13 @@ from xvla_platform.specs.plan import Stage
 from xvla_platform.specs.recipe import Domain, PretrainRecipe
 
 CURVES = "curves.png"
+FRAMES = "frames"
 
 
 def pretrain(
     workspace: Workspace,
     recipe: PretrainRecipe,
+    text: str,
     recipe_file: Path,
     out: Path,
     *,
@@ -52,16 +55,19 @@ def pretrain(
     resume: bool = False,
     untrained: bool = False,
 ) -> Path:
-    """Pretrain the recipe's base into `out`; `run` keeps decoded frames, checkpoints, metrics and their picture.
+    """Pretrain the recipe's base into `out`; `run` keeps checkpoints, metrics and their picture.
+
+    Decoded frames are kept beside `run`, for every recipe over the same recordings.
 
     Args:
+        text: The recipe as `load_recipe` gives it, kept with the run and beside the weights.
         untrained: Write the base as its first step would find it: what training from nothing starts from.
     """
-    _check_out(out, recipe_file, resume)
+    _check_out(out, text, resume)
     robots = [_open(workspace, domain) for domain in recipe.domains]
     check_recipe(recipe, recipe_file, robots, accelerator.num_processes)
     if accelerator.is_main_process:
-        _begin(run, recipe_file, resume)
+        _begin(run, text, recipe_file, resume)
     accelerator.wait_for_everyone()
     staging = run / "base"
     with accelerator.main_process_first():
@@ -78,10 +84,10 @@ def pretrain(
         if accelerator.is_main_process:
             model = _model(config, recipe, robots)
             detach_heads(model)
-            write_base(model, staging, recipe, recipe_file, out, {})
+            write_base(model, staging, recipe, text, out, {})
         return out
     with accelerator.main_process_first():
-        stocks = [_stock(robot, robots, recipe, run / "frames", processor, config, progress) for robot in robots]
+        stocks = [_stock(robot, robots, recipe, run.parent / FRAMES, processor, config, progress) for robot in robots]
     _check_grounding(recipe, recipe_file, stocks)
     model = _model(config, recipe, robots).to(accelerator.device)
     snapshot = load_newest(run / "checkpoints") if resume else None
@@ -118,7 +124,7 @@ def pretrain(
     if accelerator.is_main_process:
         measures = measure(model, stocks, processor)
         detach_heads(model)
-        write_base(model, staging, recipe, recipe_file, out, measures)
+        write_base(model, staging, recipe, text, out, measures)
     return out
 
 
@@ -176,14 +182,14 @@ def _check_grounding(recipe: PretrainRecipe, file: Path, stocks: list[Stock]) ->
             )
 
 
-def _check_out(out: Path, recipe_file: Path, resume: bool) -> None:
+def _check_out(out: Path, text: str, resume: bool) -> None:
     """Refuse to replace a folder, except by --resume the base that this very recipe made."""
     if not out.exists():
         return
     if not resume:
         raise XvlaError("exists already", file=out, hint="choose another --out, or remove it")
     made_by = out / RECIPE
-    if not made_by.is_file() or made_by.read_bytes() != recipe_file.read_bytes():
+    if not made_by.is_file() or made_by.read_text(encoding="utf-8") != text:
         raise XvlaError(
             "exists already and is not a base of this recipe", file=out, hint="choose another --out, or remove it"
         )
@@ -222,9 +228,9 @@ def check_recipe(recipe: PretrainRecipe, file: Path, robots: list[Robot], proces
             )
 
 
-def _begin(run: Path, recipe_file: Path, resume: bool) -> None:
+def _begin(run: Path, text: str, recipe_file: Path, resume: bool) -> None:
     """Clear what an earlier run of that name left, or make sure that what is resumed is a run of this recipe."""
-    text, kept = recipe_file.read_text(encoding="utf-8"), run / RECIPE
+    kept = run / RECIPE
     same = kept.is_file() and kept.read_text(encoding="utf-8") == text
     if resume:
         if kept.is_file() and not same:
@@ -290,6 +296,12 @@ class OnDemand:
 
 def _frames(path: Path, samples: Samples, processor: Processor, progress: Progress | None) -> NDArray[np.uint8]:
     """Decoded frames as a read-only memory map, shared by all processes and kept for the next run."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):  # another run over the same recording waits, then finds it whole
+        return _decoded(path, samples, processor, progress)
+
+
+def _decoded(path: Path, samples: Samples, processor: Processor, progress: Progress | None) -> NDArray[np.uint8]:
     if not path.is_file():
         building = path.with_suffix(".building")
         out = create_map(building, frames_shape(samples, processor), np.uint8)

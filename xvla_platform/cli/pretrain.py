@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from xvla_platform.cli.output import common_options, done, say
+from xvla_platform.errors import XvlaError
 
 
 @click.command(short_help="Pretrain a small base on several robots' demonstrations.")
@@ -14,8 +15,17 @@ from xvla_platform.cli.output import common_options, done, say
 @click.option(
     "--untrained", is_flag=True, help="Write the base with random weights: the start of training from scratch."
 )
+@click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="Change a value of RECIPE, as model.strategy=action_heads or phases[1].stage.steps=2000; may be repeated.",
+)
 @common_options
-def pretrain(recipe: Path, out: Path | None, resume: bool, untrained: bool, workspace: Path | None) -> None:
+def pretrain(
+    recipe: Path, out: Path | None, resume: bool, untrained: bool, changes: tuple[str, ...], workspace: Path | None
+) -> None:
     """Pretrain the base that RECIPE describes: its dimensions, robots, rows and mixture phases.
 
     The demonstrations are those of the recipe's plugins (`xvla record` makes them). Their last scenes are held out, and
@@ -31,11 +41,14 @@ def pretrain(recipe: Path, out: Path | None, resume: bool, untrained: bool, work
     from xvla_platform.cli.progress import Bars
     from xvla_platform.platform.files import read_json
     from xvla_platform.platform.workspace import Workspace
-    from xvla_platform.specs.base import load_model
-    from xvla_platform.specs.recipe import PretrainRecipe
+    from xvla_platform.specs.recipe import load_recipe
 
     place = Workspace.find(workspace)
-    loaded = load_model(PretrainRecipe, recipe)
+    if untrained and resume:
+        raise XvlaError(
+            "--untrained trains nothing that could be resumed", field="--resume", hint="leave one of both out"
+        )
+    loaded, text = load_recipe(recipe, changes)
     folder = place.runs / "pretrain" / (f"{loaded.name}-untrained" if untrained else loaded.name)
     target = out or place.root / "bases" / loaded.name
     accelerator = make_accelerator(together=True)
@@ -49,6 +62,7 @@ def pretrain(recipe: Path, out: Path | None, resume: bool, untrained: bool, work
             run_pretraining(
                 place,
                 loaded,
+                text,
                 recipe,
                 target,
                 run=folder,

@@ -86,5 +86,14 @@ def with_words(vlm: nn.Module, features: Tensor, input_ids: Tensor) -> tuple[Ten
     words = vlm.language_model.shared(input_ids)  # type: ignore[operator, union-attr]
     merged = torch.cat([features[:, 0], words], dim=1)
     encoder = vlm.language_model.encoder  # type: ignore[union-attr]
+    positions = int(encoder.config.max_position_embeddings)  # type: ignore[union-attr, arg-type]
+    if merged.shape[1] > positions:
+        raise XvlaError(
+            "too many image and instruction tokens for the encoder's learned positions",
+            field="florence_config.text_config.max_position_embeddings",
+            found=positions,
+            allowed=f"{merged.shape[1]} or more",
+            hint="or shorten language_max_length",
+        )
     vlm_features = encoder(inputs_embeds=merged).last_hidden_state  # type: ignore[operator]
     return vlm_features, features[:, 1:].flatten(1, 2)

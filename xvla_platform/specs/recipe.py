@@ -1,10 +1,14 @@
 """How a base is pretrained: the model's dimensions, the robots with their rows, and the phases of the mixture."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal, Self
 
+import yaml
 from pydantic import Field, model_validator
 
-from xvla_platform.specs.base import SCHEMA_VERSION, StrictModel
+from xvla_platform.specs.base import SCHEMA_VERSION, StrictModel, load_model, read_yaml, validate_model
+from xvla_platform.specs.changes import with_changes
 from xvla_platform.specs.plan import Stage
 
 
@@ -127,6 +131,15 @@ class PretrainRecipe(StrictModel):
             if any(weight < 0 for weight in phase.mixture.values()) or not sum(phase.mixture.values()):
                 raise ValueError(f"phases[{i}].mixture: weights must not be negative, and not all zero")
         return self
+
+
+def load_recipe(file: Path, changes: Sequence[str] = ()) -> tuple[PretrainRecipe, str]:
+    """A recipe with changes made (`specs/changes.py`), and the text that is kept beside the weights it makes."""
+    if not changes:
+        return load_model(PretrainRecipe, file), file.read_text(encoding="utf-8")
+    data = with_changes(read_yaml(file), changes, file)
+    header = f"# {file.name} with {', '.join(changes)}\n"
+    return validate_model(PretrainRecipe, data, file), header + yaml.safe_dump(data, sort_keys=False)
 
 
 class Mixtures(StrictModel):

@@ -1,7 +1,7 @@
 """`study.yaml`: which bases, robots, numbers of demonstrations and ways to adapt are compared, and by what."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -38,18 +38,20 @@ class Base(StrictModel):
 
     Attributes:
         untrained: The recipe's base before its first step, for adapting from scratch.
+        set: Changes to the recipe's values by field, as `model.strategy: action_heads`.
     """
 
     recipe: Path | None = None
     folder: str | None = None
     untrained: bool = False
+    set: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _one(self) -> Self:
         if (self.recipe is None) == (self.folder is None):
             raise ValueError("a base has either a recipe or a folder")
-        if self.untrained and self.recipe is None:
-            raise ValueError("a base that is untrained has a recipe")
+        if (self.untrained or self.set) and self.recipe is None:
+            raise ValueError("a base that is untrained, or sets values, has a recipe")
         return self
 
 

@@ -4,6 +4,7 @@ In: a `StudySpec` and the study's folder. Out: steps in an order in which they c
 holds the robots with their recordings, `bases/` what was pretrained, and every base has a workspace of its own.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -71,6 +72,9 @@ def steps_of(study: StudySpec, file: Path, folder: Path) -> list[Step]:
         if base.recipe is not None:
             words = ["pretrain", str(file.parent / base.recipe), "--out", str(folder / "bases" / name)]
             words += ["--untrained"] if base.untrained else []
+            # Bases of one recipe have a run each, by its name.
+            changes = {"name": name, **base.set} if base.set else {}
+            words += [word for field, value in changes.items() for word in ("--set", f"{field}={json.dumps(value)}")]
             out.append(_step(f"pretrain.{name}", (*words, "--workspace", str(folder)), recorded, PRETRAIN, base=name))
     cells = list(_cells(study))
     for name in dict.fromkeys(cell.base for cell in cells):
