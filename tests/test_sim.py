@@ -144,6 +144,23 @@ def test_a_recording_is_read_back_and_ignores_the_worker_count(env: TableEnviron
         record_demonstrations(plugin, episodes=3)
 
 
+def test_another_rig_is_another_dataset_of_the_same_scenes(tmp_path: Path) -> None:
+    """It lies below `rigs/`, with the numbers of the plugin's own cameras and other pictures."""
+    plugin = tmp_path / "xarm7"
+    shutil.copytree(PLUGINS / "xarm7", plugin, ignore=shutil.ignore_patterns("demonstrations"))
+    own, other = (record_demonstrations(plugin, episodes=1, per_scene=1, seed=3, rig=rig) for rig in (0, 7))
+    assert Path(other.dataset) == plugin / "rigs" / "7" / "demonstrations"
+    readers = [open_lerobot(Path(summary.dataset)) for summary in (own, other)]
+    states, images = [], []
+    for reader in readers:
+        states.append(reader.columns(0, ["observation.state"])["observation.state"])
+        images.append(reader.frames(0, "observation.images.front", [0]))
+    assert np.array_equal(*states)
+    assert np.abs(images[0].astype(float) - images[1]).mean() > 10
+    with pytest.raises(XvlaError, match="a rig is not negative"):
+        record_demonstrations(plugin, episodes=1, rig=-1)
+
+
 def test_recorded_actions_replay(env: TableEnvironment) -> None:
     """The dataset's action vectors alone, sent back through the robot's convention, do the task."""
     for number, episode in enumerate(record_layout(env, 1000, per_scene=3, task="all").episodes):

@@ -12,11 +12,12 @@ import pytest
 import yaml
 from adapt_helpers import start
 from closed_loop_helpers import write_dot_place
-from conftest import one_line_error, tree
+from conftest import REPOSITORY, one_line_error, tree
 
 from xvla_platform.study.spec import load_study
 from xvla_platform.study.steps import chosen, steps_of
 
+RECIPE = REPOSITORY / "xvla_platform" / "bases" / "xvla-tiny" / "recipe.yaml"
 Run = Callable[..., subprocess.CompletedProcess[str]]
 PLAN = {
     "name": "short",
@@ -78,16 +79,29 @@ def test_a_study_is_the_product_of_its_lists_with_every_cell_once(place: Path, t
 
 
 def test_bases_of_one_recipe_differ_in_what_they_set(place: Path, tmp_path: Path) -> None:
-    """Each is pretrained under its own name, with its values as they are written in YAML."""
+    """Each is pretrained under its own name, from the recordings that its own domains name."""
     (tmp_path / "plugins").symlink_to(place / "plugins")
-    changes = {"model.strategy": "action_heads", "phases[0].mixture": {"dot_arm": 1}}
-    bases = {"plain": {"recipe": "recipe.yaml"}, "heads": {"recipe": "recipe.yaml", "set": changes}}
+    domains = [{"name": "high", "domain_id": 0, "plugin": "plugins/dot_arm", "data": "rigs/2/still_scenes"}]
+    bases = {
+        "plain": {"recipe": str(RECIPE), "set": {"model.strategy": "action_heads"}},
+        "rigs": {
+            "recipe": str(RECIPE),
+            "set": {"domains": domains, **{f"phases[{i}].mixture": {"high": 1} for i in (0, 1)}},
+        },
+    }
+    recordings = [
+        {"plugin": "panda", "episodes": 3},
+        {"plugin": "dot_arm", "episodes": 3},
+        {"plugin": "dot_arm", "still_scenes": 3, "rig": 2},
+    ]
     cells = [{"bases": list(bases), "rungs": ["prompt"], "demonstrations": [2]}]
-    file = write_study(tmp_path, bases=bases, cells=cells)
-    words = {step.id: step.words for step in steps_of(load_study(file), file, tmp_path / "out")}
-    assert "--set" not in words["pretrain.plain"]
-    told = " ".join(words["pretrain.heads"])
-    assert '--set name="heads" --set model.strategy="action_heads" --set phases[0].mixture={"dot_arm": 1}' in told
+    file = write_study(tmp_path, bases=bases, cells=cells, recordings=recordings)
+    steps = {step.id: step for step in steps_of(load_study(file), file, tmp_path / "out")}
+    told = " ".join(steps["pretrain.plain"].words)
+    assert '--set name="plain" --set model.strategy="action_heads"' in told
+    assert steps["pretrain.plain"].needs == ("record.panda.demonstrations",)
+    assert steps["pretrain.rigs"].needs == ("record.dot_arm.still_scenes.rig2",)
+    assert steps["add.rigs.dot_arm"].needs == ("pretrain.rigs", "record.dot_arm.demonstrations")
 
 
 @pytest.mark.parametrize(

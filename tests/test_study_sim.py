@@ -55,7 +55,7 @@ def shrunk_study(study: dict[str, Any]) -> dict[str, Any]:
     recordings = [
         {**part, **{kind: count for kind, count in amounts.items() if kind in part}}
         for part in study["recordings"]
-        if part["plugin"] in (*SEEN, *UNSEEN)
+        if part["plugin"] in (*SEEN, *UNSEEN) and "rig" not in part
     ]
     ladder, scratch = study["cells"][:2]
     return {
@@ -82,7 +82,7 @@ def file(tmp_path: Path) -> Path:
     for path in (folder / "plans").iterdir():
         plan = yaml.safe_load(path.read_text())
         write(path, {**plan, "stages": [shrunk_stage(stage) for stage in plan["stages"]]})
-    bases = {name: {**base, "recipe": "recipe.yaml"} for name, base in study["bases"].items()}
+    bases = {name: {**base, "recipe": "recipe.yaml"} for name, base in study["bases"].items() if not base.get("set")}
     return write(folder / "study.yaml", {**shrunk_study(study), "bases": bases})
 
 

@@ -43,6 +43,13 @@ def register_environments() -> Iterable[Environment]:
     "--per-scene", type=int, default=3, show_default=True, help="Instructions played in one scene, one a cube."
 )
 @click.option("--still-scenes", type=int, default=None, help="Record this many motionless scenes instead (grounding).")
+@click.option(
+    "--rig",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Draw other camera poses from this number; the dataset lies below rigs/. 0: as in sim.yaml.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Scene i is drawn from seed + i.")
 @click.option("--workers", type=int, default=1, show_default=True, help="Processes; the result is the same.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing dataset.")
@@ -53,6 +60,7 @@ def record(
     episodes: int,
     per_scene: int,
     still_scenes: int | None,
+    rig: int,
     seed: int,
     workers: int,
     overwrite: bool,
@@ -70,6 +78,7 @@ def record(
         episodes=episodes,
         per_scene=per_scene,
         still_scenes=still_scenes,
+        rig=rig,
         seed=seed,
         workers=workers,
         overwrite=overwrite,

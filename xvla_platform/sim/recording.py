@@ -31,6 +31,7 @@ from xvla_platform.sim.episodes import (
     record_layout,
     still_layouts,
 )
+from xvla_platform.sim.rigs import with_rig
 from xvla_platform.sim.scene import CUBES
 from xvla_platform.sim.setup import SimSetup, load_setup
 from xvla_platform.sim.tasks import chosen
@@ -39,6 +40,7 @@ from xvla_platform.sim.vectors import dimension_names
 log = logging.getLogger(__name__)
 
 STILL_FOLDER = "still_scenes"
+RIGS = "rigs"
 CONTACT_SHEET = "contact_sheet.png"
 LEAST_SUCCESS = 0.25  # below this share of usable layouts the expert does not fit the robot
 Progress = Callable[[int, int], None]
@@ -51,6 +53,7 @@ class _Job:
     still: bool
     per_scene: int
     task: str
+    rig: int = 0
 
 
 @dataclass(frozen=True)
@@ -79,16 +82,18 @@ def record_demonstrations(
     episodes: int,
     task: str = "pick",
     per_scene: int = CUBES,
+    rig: int = 0,
     seed: int = 0,
     workers: int = 1,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> RecordingSummary:
-    """Record ``episodes`` expert demonstrations into the plugin's ``dataset.path``.
+    """Record ``episodes`` expert demonstrations into the plugin's ``dataset.path``, or below ``rigs/`` for a drawn rig.
 
     Scene i is drawn from ``seed + i`` and gives one episode for each of ``per_scene`` of its three cubes, in
     consecutive episode indices: three teach that the words decide, one is what a person would record. ``task`` is a
-    task's name, or ``all``: then the tasks take turns, within a scene and from scene to scene.
+    task's name, or ``all``: then the tasks take turns, within a scene and from scene to scene. ``rig`` draws other
+    places for the cameras (`sim/rigs.py`); 0 leaves them where ``sim.yaml`` has them.
     """
     if not 1 <= per_scene <= CUBES:
         raise XvlaError("out of range", field="per-scene", found=per_scene, allowed=f"1 to {CUBES}")
@@ -97,8 +102,8 @@ def record_demonstrations(
         raise XvlaError("the plugin's dataset is not a folder", file=setup.folder, field="dataset.path")
     return _record(
         setup,
-        setup.folder / setup.spec.dataset.path,
-        job=_Job(still=False, per_scene=per_scene, task=task),
+        _folder(setup, setup.spec.dataset.path, rig),
+        job=_Job(still=False, per_scene=per_scene, task=task, rig=rig),
         episodes=_positive("episodes", episodes),
         seed=seed,
         workers=_positive("workers", workers),
@@ -112,6 +117,7 @@ def record_still_scenes(
     *,
     layouts: int,
     task: str = "pick",
+    rig: int = 0,
     seed: int = 0,
     workers: int = 1,
     overwrite: bool = False,
@@ -125,14 +131,20 @@ def record_still_scenes(
     setup = load_setup(plugin)
     return _record(
         setup,
-        setup.folder / STILL_FOLDER,
-        job=_Job(still=True, per_scene=CUBES, task=task),
+        _folder(setup, STILL_FOLDER, rig),
+        job=_Job(still=True, per_scene=CUBES, task=task, rig=rig),
         episodes=CUBES * _positive("still-scenes", layouts),
         seed=seed,
         workers=_positive("workers", workers),
         overwrite=overwrite,
         progress=progress,
     )
+
+
+def _folder(setup: SimSetup, name: str, rig: int) -> Path:
+    if rig < 0:
+        raise XvlaError("a rig is not negative", field="rig", found=rig, allowed="0 (the plugin's own) or more")
+    return setup.folder / name if rig == 0 else setup.folder / RIGS / str(rig) / name
 
 
 def _positive(name: str, value: int) -> int:
@@ -156,6 +168,7 @@ def _record(
         raise XvlaError("a seed is not negative", field="seed", found=seed)
     chosen(job.task)
     require_simulator()
+    setup = with_rig(setup, job.rig)
     spec = setup.spec
     writer = LeRobotWriter(
         root,
@@ -230,9 +243,9 @@ def _add(writer: LeRobotWriter, setup: SimSetup, episode: Episode) -> None:
 _environment: TableEnvironment | None = None
 
 
-def _start_worker(folder: str) -> None:
+def _start_worker(folder: str, rig: int) -> None:
     global _environment
-    _environment = TableEnvironment(load_setup(folder))
+    _environment = TableEnvironment(with_rig(load_setup(folder), rig))
 
 
 def _run(seed: int, job: _Job) -> LayoutResult:
@@ -259,7 +272,8 @@ def _results(setup: SimSetup, job: _Job, seed: int, workers: int) -> Iterator[It
     # A library that starts its own threads in every worker would only fight the others for the cores.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(str(setup.folder),))
+    known = (str(setup.folder), job.rig)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=known)
     try:
         yield _ordered(pool, job, seed, workers)
     finally:

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from xvla_platform.errors import XvlaError
-from xvla_platform.study.spec import Cells, Recording, Rung, StudySpec
+from xvla_platform.specs.recipe import load_recipe
+from xvla_platform.study.spec import Base, Cells, Recording, Rung, StudySpec
 
 LABEL = "{adaptation}"  # stands for the version that the first step in `needs` registered
 START = "nearest"
 PRETRAIN = "pretrain"  # the lane of pretraining
+STILL_SCENES, RIGS = "still_scenes", "rigs"  # folders of a recorded plugin
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,15 +69,10 @@ def steps_of(study: StudySpec, file: Path, folder: Path) -> list[Step]:
         file: The study's own file; its recipes and plans lie relative to it.
     """
     out = list(_recordings(study, folder))
-    recorded = tuple(step.id for step in out)
+    recorded = {step.id for step in out}
     for name, base in study.bases.items():
         if base.recipe is not None:
-            words = ["pretrain", str(file.parent / base.recipe), "--out", str(folder / "bases" / name)]
-            words += ["--untrained"] if base.untrained else []
-            # Bases of one recipe have a run each, by its name.
-            changes = {"name": name, **base.set} if base.set else {}
-            words += [word for field, value in changes.items() for word in ("--set", f"{field}={json.dumps(value)}")]
-            out.append(_step(f"pretrain.{name}", (*words, "--workspace", str(folder)), recorded, PRETRAIN, base=name))
+            out.append(_pretraining(name, base, file.parent / base.recipe, folder, recorded))
     cells = list(_cells(study))
     for name in dict.fromkeys(cell.base for cell in cells):
         out += _registrations(study, folder, name, recorded)
@@ -107,10 +104,32 @@ def _step(name: str, words: tuple[str, ...], needs: tuple[str, ...], lane: str, 
 
 def _recordings(study: StudySpec, folder: Path) -> Iterator[Step]:
     for part in study.recordings:
-        kind = "demonstrations" if part.still_scenes is None else "still_scenes"
+        kind = "demonstrations" if part.still_scenes is None else STILL_SCENES
         words = ("record", str(folder / "plugins" / part.plugin), *_amount(part), "--task", part.task)
-        words += ("--seed", str(part.seed), "--overwrite")
-        yield _step(f"record.{part.plugin}.{kind}", words, (), f"record.{part.plugin}.{kind}", robot=part.plugin)
+        words += ("--seed", str(part.seed), "--rig", str(part.rig), "--overwrite")
+        name = f"record.{part.plugin}.{kind}" + (f".rig{part.rig}" if part.rig else "")
+        yield _step(name, words, (), name, robot=part.plugin)
+
+
+def _recorded_by(plugin: str, data: str | None) -> str:
+    """The step that records a domain's dataset, as `recording.py` names the folders."""
+    parts = Path(data or "").parts
+    rig = f".rig{parts[1]}" if parts[:1] == (RIGS,) and len(parts) > 1 else ""
+    kind = STILL_SCENES if parts[-1:] == (STILL_SCENES,) else "demonstrations"
+    return f"record.{Path(plugin).name}.{kind}{rig}"
+
+
+def _pretraining(name: str, base: Base, recipe_file: Path, folder: Path, recorded: set[str]) -> Step:
+    # Bases of one recipe have a run each, by its name.
+    values = {"name": name, **base.set} if base.set else {}
+    changes = [f"{field}={json.dumps(value)}" for field, value in values.items()]
+    recipe, _ = load_recipe(recipe_file, changes)
+    known = dict.fromkeys(_recorded_by(domain.plugin, domain.data) for domain in recipe.domains)
+    words = ["pretrain", str(recipe_file), "--out", str(folder / "bases" / name)]
+    words += ["--untrained"] if base.untrained else []
+    words += [word for change in changes for word in ("--set", change)]
+    needs = tuple(step for step in known if step in recorded)
+    return _step(f"pretrain.{name}", (*words, "--workspace", str(folder)), needs, PRETRAIN, base=name)
 
 
 def _amount(part: Recording) -> tuple[str, ...]:
@@ -119,13 +138,14 @@ def _amount(part: Recording) -> tuple[str, ...]:
     return ("--episodes", str(part.episodes), "--per-scene", str(part.per_scene))
 
 
-def _registrations(study: StudySpec, folder: Path, base: str, recorded: tuple[str, ...]) -> Iterator[Step]:
+def _registrations(study: StudySpec, folder: Path, base: str, recorded: set[str]) -> Iterator[Step]:
     """Each robot that is driven, on this base."""
     declared = study.bases[base]
-    needs = (f"pretrain.{base}",) if declared.recipe is not None else recorded
+    made = (f"pretrain.{base}",) if declared.recipe is not None else ()
     where = declared.folder if declared.folder is not None else str(folder / "bases" / base)
     seen = study.forgetting.robots if study.forgetting is not None else ()
     for robot in (*study.held_out, *seen):
+        needs = (*made, *(step for step in (_recorded_by(robot, None),) if step in recorded))
         accepted = (word for code in study.accept for word in ("--accept", code))
         words = ("add-embodiment", str(folder / "plugins" / robot), "--base", where, *accepted)
         yield _step(f"add.{base}.{robot}", (*words, *_place(folder, base)), needs, f"add.{base}", robot=robot)
