@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from closed_loop_helpers import MakesSeer, MakesTable, Seer, dot_spec, write_dot_arm
+from closed_loop_helpers import MakesSeer, MakesTable, Seer, dot_spec, page_files, write_dot_arm
 from conftest import REPOSITORY
 
 from xvla_platform.closed_loop.conditions import OWN, Condition, Material
@@ -78,6 +78,16 @@ def test_success_time_and_approach_are_the_environments(env: Any) -> None:
     assert [(e.success, e.ended, e.seconds, e.approached) for e in slow.episodes] == [
         (False, "time limit", 2.0, None)
     ] * 3
+
+
+def test_the_pages_lines_count(
+    env: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Policy and environment in hand, three lines of Python give the number with its interval."""
+    monkeypatch.chdir(tmp_path)
+    exec(compile(page_files()["count.py"], "count.py", "exec"), {"policy": Seer(), "env": env})
+    assert "50/50" in capsys.readouterr().out
+    assert (tmp_path / "runs" / "mine" / "episodes.jsonl").is_file()
 
 
 def test_each_condition_takes_what_it_says(env: Any) -> None:

@@ -85,7 +85,7 @@ def evaluate_closed_loop(
         env: A `gymnasium.Env` as `contract.py` has it, or what makes one, likewise.
         folder: Where results go, and where an interrupted evaluation is found again; None keeps nothing.
         tasks: Of the environment's; all by default.
-        execution: How chunks are carried out; half a second of each by default.
+        execution: How chunks are carried out; the whole of each by default.
         time_limit_s: Of an episode; the environment's by default.
         films: How many episodes of each task are filmed (in `folder`, without changed inputs).
         identity: What else decides the outcome, kept with the settings: a folder with other ones is refused.
