@@ -14,6 +14,7 @@ from xvla_platform.sim.expert import Disturbance, Expert, Phase, grasp_pose, wor
 from xvla_platform.sim.frames import Array
 from xvla_platform.sim.scene import CUBES, Layout, sample_layout
 from xvla_platform.sim.setup import ArmName
+from xvla_platform.sim.slips import SLIP_STREAM, Slip, draw_slip, slip
 from xvla_platform.sim.tasks import Goal, Task, chosen
 from xvla_platform.sim.vectors import ArmRows, encode
 from xvla_platform.specs.fields import FieldSpec
@@ -59,8 +60,12 @@ class _Trace:
     images: list[dict[str, Image]]
 
 
-def record_layout(env: TableEnvironment, seed: int, per_scene: int, task: str = "pick") -> LayoutResult:
+def record_layout(
+    env: TableEnvironment, seed: int, per_scene: int, task: str = "pick", slips: float = 0.0
+) -> LayoutResult:
     """Record one successful episode for each of the first ``per_scene`` cubes of the layout drawn from ``seed``.
+
+    A share of ``slips`` of all layouts begins as after a slip at one of these cubes.
 
     With several tasks they take turns. A failed attempt is repeated with other disturbances, at most three times; a
     layout in which one goal resists is dropped as a whole, because its episodes are meant to differ in the instruction
@@ -70,13 +75,20 @@ def record_layout(env: TableEnvironment, seed: int, per_scene: int, task: str = 
     rng = np.random.default_rng(seed)
     layout = sample_layout(rng, env.setup.sim.min_separation)
     angles = env.sample_arms(rng)
+    kinds = [tasks[(seed + cube) % len(tasks)] for cube in range(per_scene)]
+    slipped = _sample_slip(env, seed, layout, angles, kinds, slips)
+    if slipped is not None:
+        layout, angles = slipped.layout, slipped.angles
     episodes: list[Episode] = []
     attempts: list[tuple[str, bool]] = []
-    for cube in range(per_scene):
-        kind = tasks[(seed + cube) % len(tasks)]
+    for cube, kind in enumerate(kinds):
         goal = _sample_goal(rng, kind, layout, cube)
+        if slipped is not None and slipped.goal.cube == cube:
+            goal = slipped.goal
         for _ in range(ATTEMPTS):
             env.place(layout, angles, kind, goal, _sample_sentence(rng, kind, layout, goal))
+            if slipped is not None:
+                slip(env, slipped)
             episode = _rollout(env, np.random.default_rng(rng.integers(2**63)))
             attempts.append((kind.name, episode is not None))
             if episode is not None:
@@ -85,6 +97,22 @@ def record_layout(env: TableEnvironment, seed: int, per_scene: int, task: str = 
         else:
             return LayoutResult((), tuple(attempts))
     return LayoutResult(tuple(episodes), tuple(attempts))
+
+
+def _sample_slip(
+    env: TableEnvironment,
+    seed: int,
+    layout: Layout,
+    angles: Mapping[ArmName, Array],
+    kinds: Sequence[Task],
+    share: float,
+) -> Slip | None:
+    """A slip in this share of all scenes; from a stream of its own, so that the other scenes stay what they are."""
+    rng = np.random.default_rng((SLIP_STREAM, seed))
+    if rng.random() >= share:
+        return None
+    cube = int(rng.integers(len(kinds)))
+    return draw_slip(env, rng, layout, angles, kinds[cube], cube)
 
 
 def still_layouts(env: TableEnvironment, seed: int, task: str = "pick") -> LayoutResult:

@@ -42,6 +42,13 @@ def register_environments() -> Iterable[Environment]:
 @click.option(
     "--per-scene", type=int, default=3, show_default=True, help="Instructions played in one scene, one a cube."
 )
+@click.option(
+    "--slips",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="Share of scenes that begin as after a slip: closed on nothing, or the cube beside its place.",
+)
 @click.option("--still-scenes", type=int, default=None, help="Record this many motionless scenes instead (grounding).")
 @click.option(
     "--rig",
@@ -59,6 +66,7 @@ def record(
     task: str,
     episodes: int,
     per_scene: int,
+    slips: float,
     still_scenes: int | None,
     rig: int,
     seed: int,
@@ -77,6 +85,7 @@ def record(
         task=task,
         episodes=episodes,
         per_scene=per_scene,
+        slips=slips,
         still_scenes=still_scenes,
         rig=rig,
         seed=seed,

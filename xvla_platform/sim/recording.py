@@ -54,6 +54,7 @@ class _Job:
     per_scene: int
     task: str
     rig: int = 0
+    slips: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ def record_demonstrations(
     episodes: int,
     task: str = "pick",
     per_scene: int = CUBES,
+    slips: float = 0.0,
     rig: int = 0,
     seed: int = 0,
     workers: int = 1,
@@ -93,8 +95,11 @@ def record_demonstrations(
     Scene i is drawn from ``seed + i`` and gives one episode for each of ``per_scene`` of its three cubes, in
     consecutive episode indices: three teach that the words decide, one is what a person would record. ``task`` is a
     task's name, or ``all``: then the tasks take turns, within a scene and from scene to scene. ``rig`` draws other
-    places for the cameras (`sim/rigs.py`); 0 leaves them where ``sim.yaml`` has them.
+    places for the cameras (`sim/rigs.py`); 0 leaves them where ``sim.yaml`` has them. A share of ``slips`` of the
+    scenes begins as after a slip, which the expert then makes good (`sim/slips.py`).
     """
+    if not 0.0 <= slips <= 1.0:
+        raise XvlaError("out of range", field="slips", found=slips, allowed="0 to 1")
     if not 1 <= per_scene <= CUBES:
         raise XvlaError("out of range", field="per-scene", found=per_scene, allowed=f"1 to {CUBES}")
     setup = load_setup(plugin)
@@ -103,7 +108,7 @@ def record_demonstrations(
     return _record(
         setup,
         _folder(setup, setup.spec.dataset.path, rig),
-        job=_Job(still=False, per_scene=per_scene, task=task, rig=rig),
+        job=_Job(still=False, per_scene=per_scene, task=task, rig=rig, slips=slips),
         episodes=_positive("episodes", episodes),
         seed=seed,
         workers=_positive("workers", workers),
@@ -256,7 +261,7 @@ def _run(seed: int, job: _Job) -> LayoutResult:
 def _one(env: TableEnvironment, seed: int, job: _Job) -> LayoutResult:
     if job.still:
         return still_layouts(env, seed, job.task)
-    return record_layout(env, seed, job.per_scene, job.task)
+    return record_layout(env, seed, job.per_scene, job.task, job.slips)
 
 
 @contextmanager

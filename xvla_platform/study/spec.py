@@ -16,6 +16,7 @@ class Recording(StrictModel):
         plugin: Folder of the robot's plugin, relative to the repository of plugins (`StudySpec.plugins`).
         task: Task of the simulator, or `all`.
         episodes: Demonstrations, where `still_scenes` is not given. per_scene: Instructions played in one scene.
+        slips: Share of scenes that begin as after a slip.
         rig: Other camera poses, drawn from this number; 0 is the robot's own.
         seed: Of the first scene.
     """
@@ -25,6 +26,7 @@ class Recording(StrictModel):
     episodes: int | None = Field(default=None, ge=1)
     still_scenes: int | None = Field(default=None, ge=1)
     per_scene: int = Field(default=3, ge=1)
+    slips: float = Field(default=0.0, ge=0.0, le=1.0)
     rig: int = Field(default=0, ge=0)
     seed: int = Field(default=0, ge=0)
 

@@ -135,7 +135,7 @@ def _pretraining(name: str, base: Base, recipe_file: Path, folder: Path, recorde
 def _amount(part: Recording) -> tuple[str, ...]:
     if part.still_scenes is not None:
         return ("--still-scenes", str(part.still_scenes))
-    return ("--episodes", str(part.episodes), "--per-scene", str(part.per_scene))
+    return ("--episodes", str(part.episodes), "--per-scene", str(part.per_scene), "--slips", f"{part.slips:g}")
 
 
 def _registrations(study: StudySpec, folder: Path, base: str, recorded: set[str]) -> Iterator[Step]:
