@@ -47,22 +47,9 @@ def model_of(variant: dict[str, Any], seed: int = 0) -> XVLA:
 
 def test_the_default_is_the_published_model() -> None:
     """A configuration that names neither is the soft-prompted encoder, to the bit."""
-    plain, named = small_model(), small_model(strategy="soft_prompt", backbone="encoder", predicts="target")
+    plain, named = small_model(), small_model(strategy="soft_prompt", backbone="encoder")
     assert plain.state_dict().keys() == named.state_dict().keys()
     assert torch.equal(predicted(plain, [1]), predicted(named, [1]))
-
-
-def test_a_displacement_is_counted_from_where_the_robot_is() -> None:
-    """The same weights answer with proprio added: positions and rotations, but no gripper, which is hidden there."""
-    plain, moved = small_model(), small_model(predicts="displacement")
-    batch = small_batch([1], plain)
-    proprio = batch["proprio"].clone()
-    hidden = [i for field in plain.space.fields if field.hidden for i in range(field.start, field.stop)]
-    assert hidden
-    assert (proprio[:, hidden] != 0).any()
-    proprio[:, hidden] = 0
-    added = predicted(moved, [1]) - predicted(plain, [1])
-    torch.testing.assert_close(added, proprio[:, None].expand_as(added), atol=1e-5, rtol=0)
 
 
 @variants
@@ -239,7 +226,6 @@ def test_the_preliminary_model_has_the_papers_size() -> None:
     ("change", "message"),
     [
         ({"strategy": "moe"}, "strategy: unknown value; found moe; allowed: soft_prompt, action_heads"),
-        ({"predicts": "velocity"}, "predicts: unknown value; found velocity; allowed: target, displacement"),
         ({"backbone": "mamba"}, "backbone: unknown value; found mamba; allowed: encoder, dit"),
         ({"strategy": "hpt_projection", "use_hetero_proj": True}, "use_hetero_proj: a resampler takes the place"),
         ({"len_queries": 0}, "len_queries: expected a positive whole number; found 0"),
@@ -258,7 +244,6 @@ def test_an_impossible_configuration_is_one_line(change: dict[str, Any], message
         pytest.param({"strategy": "action_heads"}, marks=pytest.mark.slow),
         pytest.param({"strategy": "language_prompt"}, marks=pytest.mark.slow),
         pytest.param({"strategy": "soft_prompt", "backbone": "dit"}, marks=pytest.mark.slow),
-        pytest.param({"strategy": "soft_prompt", "predicts": "displacement"}, marks=pytest.mark.slow),
     ],
     ids=lambda v: "-".join(str(x) for x in v.values()),
 )

@@ -16,8 +16,6 @@ from xvla_platform.platform.base_config import config_space, positive, proprio_w
 from xvla_platform.specs.action_space import ActionSpace, action_space
 
 ConfigForm = Literal["official", "lerobot"]
-Predicts = Literal["target", "displacement"]
-PREDICTS: tuple[Predicts, ...] = ("target", "displacement")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +39,6 @@ class XVLAConfig:
         rotation_layout: Layout of 6D rotations that this base was trained with.
         strategy: How robots differ inside the model (see `strategy.py`); the released models have soft prompts.
         backbone: Plain pre-norm blocks, or the preliminary DiT's with adaptive norms.
-        predicts: Absolute targets, as the released models do, or displacements from where proprio says the robot is.
         len_queries: Tokens into which a resampler (`hpt_projection`) reads the main view and the other views, each.
         florence: Florence-2's configuration in Microsoft's form.
         raw: The mapping that was read.
@@ -68,7 +65,6 @@ class XVLAConfig:
     form: ConfigForm
     strategy: StrategyName = "soft_prompt"
     backbone: Backbone = "encoder"
-    predicts: Predicts = "target"
     len_queries: int = 16
     dropout: float = 0.1
     raw: dict[str, Any] = field(default_factory=dict)
@@ -141,19 +137,11 @@ class XVLAConfig:
             form="lerobot" if lerobot else "official",
             strategy=_one_of(data, "strategy", tuple(STRATEGIES), file),
             backbone=_one_of(data, "backbone", BACKBONES, file),
-            predicts=_one_of(data, "predicts", PREDICTS, file),
             len_queries=positive(data, ("len_queries",), 16, file),
             raw=data,
         )
         if config.use_hetero_proj and config.strategy == "hpt_projection":
             raise XvlaError("a resampler takes the place of per-domain projections", file=file, field="use_hetero_proj")
-        if config.predicts == "displacement" and config.dim_proprio < config.dim_action:
-            raise XvlaError(
-                "displacements need a proprio that is as wide as the action",
-                file=file,
-                field="predicts",
-                found=f"{config.dim_proprio} numbers of proprio for {config.dim_action}",
-            )
         if config.hidden_size % config.num_heads:
             raise XvlaError(
                 "hidden_size must be a multiple of num_heads",

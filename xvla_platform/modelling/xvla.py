@@ -68,11 +68,7 @@ class XVLA(nn.Module):
         proprio, noisy_action = objective.mask_inputs(self.space, proprio, noisy_action)
         # LeRobot's states may be wider than its actions; what a robot does not have is zeros there, as published.
         proprio = F.pad(proprio, (0, self.config.dim_proprio - proprio.shape[-1]))
-        found = self.transformer(domain_id=domain_id, context=context, noisy_action=noisy_action, proprio=proprio, t=t)
-        if self.config.predicts == "displacement":
-            # What is hidden in proprio is zero by now, and so is the arm that a robot does not have.
-            found = found + proprio[:, None, : found.shape[-1]]
-        return found
+        return self.transformer(domain_id=domain_id, context=context, noisy_action=noisy_action, proprio=proprio, t=t)
 
     def forward(
         self,
