@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import click
 
@@ -61,35 +62,11 @@ def register_environments() -> Iterable[Environment]:
 @click.option("--workers", type=int, default=1, show_default=True, help="Processes; the result is the same.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing dataset.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def record(
-    plugin: str,
-    task: str,
-    episodes: int,
-    per_scene: int,
-    slips: float,
-    still_scenes: int | None,
-    rig: int,
-    seed: int,
-    workers: int,
-    overwrite: bool,
-    as_json: bool,
-) -> None:
+def record(plugin: str, **options: Any) -> None:
     """Record a scripted expert on the simulated robot of PLUGIN (a folder with plugin.yaml and sim.yaml).
 
     Writes a LeRobotDataset v3.0 where plugin.yaml's dataset.path says, in the robot's own units and frames.
     """
     from xvla_platform.sim.command import run
 
-    run(
-        plugin,
-        task=task,
-        episodes=episodes,
-        per_scene=per_scene,
-        slips=slips,
-        still_scenes=still_scenes,
-        rig=rig,
-        seed=seed,
-        workers=workers,
-        overwrite=overwrite,
-        as_json=as_json,
-    )
+    run(plugin, **options)
