@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -228,3 +228,14 @@ def adapted(workspace: Any, robot: dict[str, Any]) -> Any:
 
     place(workspace, "my_arm", lambda folder, version: fill_adaptation(folder, version, robot))
     return workspace
+
+
+@pytest.fixture(scope="module")
+def table() -> Iterator[Any]:
+    """The simulated my_arm at its table; building it takes seconds. Needs the extra [sim]."""
+    from xvla_platform.sim.environment import TableEnvironment
+    from xvla_platform.sim.setup import load_setup
+
+    environment = TableEnvironment(load_setup(REPOSITORY / "plugins" / "my_arm"))
+    yield environment
+    environment.close()

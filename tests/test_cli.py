@@ -136,6 +136,7 @@ def test_yaml_that_is_none_or_a_bomb_is_one_line(here: Run, place: Path, text: s
         (("push",), "the registry is empty"),
         (("push", "my_arm"), "no adaptation of that name"),
         (("list", "--workspace", "/nowhere"), "workspace not found"),
+        (("record", "plugins/my_arm", "--still-scenes", "9", "--slips", "0.3"), "--slips: says how demonstrations are"),
         (("no-such-command",), "No such command"),
         (("list", "--nonsense"), "No such option"),
     ],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -33,13 +32,6 @@ ROBOTS = ("panda", "sawyer", "iiwa", "kinova3", "jaco", "panda_duo", "my_arm", "
 POSES = tuple(robot for robot in ROBOTS if robot != "jaco")
 
 pytestmark = pytest.mark.sim
-
-
-@pytest.fixture(scope="module")
-def env() -> Iterator[TableEnvironment]:
-    environment = TableEnvironment(load_setup(PLUGINS / "my_arm"))
-    yield environment
-    environment.close()
 
 
 @pytest.mark.parametrize("robot", POSES)
@@ -89,25 +81,25 @@ def test_no_two_robots_share_a_main_view_a_frame_or_a_convention() -> None:
     assert {s.spec.control_hz for s in setups} == {10.0, 15.0, 20.0}
 
 
-def test_recorded_state_is_the_simulators_pose_by_hand(env: TableEnvironment) -> None:
+def test_recorded_state_is_the_simulators_pose_by_hand(table: TableEnvironment) -> None:
     """The numbers of plugins/my_arm/sim.yaml, written out once more without the code under test."""
     from scipy.spatial.transform import Rotation
 
-    env.reset(3)
-    vector = env.proprio().astype(np.float64)
+    table.reset(3)
+    vector = table.proprio().astype(np.float64)
     turn = Rotation.from_euler("xyz", [0, 0, 135], degrees=True)
     tool = Rotation.from_euler("xyz", [180, 0, -5], degrees=True)
     grip = turn * Rotation.from_euler("xyz", vector[3:6], degrees=True) * tool.inv()
     tip = turn.apply(vector[:3] / 1000.0) + np.array([0.3, -0.2, 0.1])
-    position, rotation = env.arms["left"].pose()
+    position, rotation = table.arms["left"].pose()
     np.testing.assert_allclose(grip.as_matrix(), rotation, atol=1e-5)
     np.testing.assert_allclose(tip - grip.apply([0, 0, 0.05]), position, atol=1e-5)
     assert vector[6] == pytest.approx(1.0, abs=1e-3)
 
 
-def test_a_layout_gives_a_successful_episode_for_every_cube(env: TableEnvironment) -> None:
-    first = record_layout(env, 5, per_scene=3)
-    again = record_layout(env, 5, per_scene=3)
+def test_a_layout_gives_a_successful_episode_for_every_cube(table: TableEnvironment) -> None:
+    first = record_layout(table, 5, per_scene=3)
+    again = record_layout(table, 5, per_scene=3)
     assert len(first.episodes) == 3
     assert len({episode.instruction.split()[-2] for episode in first.episodes}) == 3
     for one, two in zip(first.episodes, again.episodes, strict=True):
@@ -124,7 +116,7 @@ def test_a_layout_gives_a_successful_episode_for_every_cube(env: TableEnvironmen
     np.testing.assert_array_equal(starts[0], starts[1])
 
 
-def test_a_recording_is_read_back_and_ignores_the_worker_count(env: TableEnvironment, tmp_path: Path) -> None:
+def test_a_recording_is_read_back_and_ignores_the_worker_count(table: TableEnvironment, tmp_path: Path) -> None:
     plugin = tmp_path / "my_arm"
     plugin.mkdir()
     for name in ("plugin.yaml", "sim.yaml"):
@@ -133,8 +125,8 @@ def test_a_recording_is_read_back_and_ignores_the_worker_count(env: TableEnviron
     assert (summary.episodes, summary.layouts) == (5, 2)
     assert (plugin / "demonstrations" / "contact_sheet.png").is_file()
     reader = open_lerobot(plugin / "demonstrations")
-    check_dataset(reader, env.setup.spec)
-    expected = record_layout(env, 5, per_scene=3).episodes[0]
+    check_dataset(reader, table.setup.spec)
+    expected = record_layout(table, 5, per_scene=3).episodes[0]
     columns = reader.columns(0, ["observation.state", "action"])
     np.testing.assert_allclose(columns["observation.state"], expected.states, atol=1e-3)
     np.testing.assert_allclose(columns["action"], expected.actions, atol=1e-3)
@@ -161,25 +153,25 @@ def test_another_rig_is_another_dataset_of_the_same_scenes(tmp_path: Path) -> No
         record_demonstrations(plugin, episodes=1, rig=-1)
 
 
-def test_recorded_actions_replay(env: TableEnvironment) -> None:
+def test_recorded_actions_replay(table: TableEnvironment) -> None:
     """The dataset's action vectors alone, sent back through the robot's convention, do the task."""
-    for number, episode in enumerate(record_layout(env, 1000, per_scene=3, task="all").episodes):
+    for number, episode in enumerate(record_layout(table, 1000, per_scene=3, task="all").episodes):
         rng = np.random.default_rng(1000)
-        layout = sample_layout(rng, env.setup.sim.min_separation)
+        layout = sample_layout(rng, table.setup.sim.min_separation)
         task = TASKS[episode.task]
         goal = next(
             goal
             for goal in task.goals(layout)
             if goal.cube == number and episode.instruction in task.instructions(layout, goal)
         )
-        env.place(layout, env.sample_arms(rng), task, goal, episode.instruction)
+        table.place(layout, table.sample_arms(rng), task, goal, episode.instruction)
         for action in episode.actions:
-            env.step(action)
-        assert env.status()["success"], episode.instruction
+            table.step(action)
+        assert table.status()["success"], episode.instruction
 
 
-def test_still_scenes_point_at_the_named_cube(env: TableEnvironment) -> None:
-    episodes = still_layouts(env, 0, task="all").episodes
+def test_still_scenes_point_at_the_named_cube(table: TableEnvironment) -> None:
+    episodes = still_layouts(table, 0, task="all").episodes
     assert len(episodes) == 9
     assert all(len(episode.states) == 1 for episode in episodes)
     np.testing.assert_array_equal(episodes[0].images["front"], episodes[1].images["front"])
@@ -196,37 +188,37 @@ def test_still_scenes_point_at_the_named_cube(env: TableEnvironment) -> None:
     assert right >= 7  # the arm may stand before a cube
 
 
-def test_recorded_actions_drive_the_robot(env: TableEnvironment) -> None:
-    env.reset(11)
-    arm = env.arms["left"]
-    target, rotation = grasp_pose(env, env.goal.cube, env.setup.sim.expert)
+def test_recorded_actions_drive_the_robot(table: TableEnvironment) -> None:
+    table.reset(11)
+    arm = table.arms["left"]
+    target, rotation = grasp_pose(table, table.goal.cube, table.setup.sim.expert)
     above = target + np.array([0.0, 0.0, 0.1])
     rows = ArmRows(*arm.frame.from_world(above[None], rotation[None]), np.ones(1), arm.joints()[None])
-    command = encode(env.setup.spec.action.fields, {"left": rows})[0]
+    command = encode(table.setup.spec.action.fields, {"left": rows})[0]
     for _ in range(40):
-        env.step(command)
+        table.step(command)
     assert np.linalg.norm(arm.pose()[0] - above) < 0.004
-    status = env.status()
+    status = table.status()
     assert not status["success"]
     assert status["approached"] is None
     assert status["seconds"] == pytest.approx(2.0)
 
 
-def _run(env: TableEnvironment, goal: Goal | None = None, until: Phase = Phase.DONE) -> None:
+def _run(table: TableEnvironment, goal: Goal | None = None, until: Phase = Phase.DONE) -> None:
     """Let the expert work in the scene as it is, on its own goal or another."""
-    asked = env.goal
-    env.goal = goal or asked
-    expert = Expert(env)
-    rest = {name: Command(arm.joints(), 1.0) for name, arm in env.arms.items()}
-    arm = env.arms[expert.name]
-    for _ in range(round(9 * env.control_hz)):
+    asked = table.goal
+    table.goal = goal or asked
+    expert = Expert(table)
+    rest = {name: Command(arm.joints(), 1.0) for name, arm in table.arms.items()}
+    arm = table.arms[expert.name]
+    for _ in range(round(9 * table.control_hz)):
         target = expert.act()
-        env.goal = asked
-        env.apply({**rest, expert.name: Command(arm.solve(target.position, target.rotation), target.opening)})
-        env.goal = goal or asked
-        if expert.phase is until and (until is not Phase.DONE or env.status()["success"] or goal is not None):
+        table.goal = asked
+        table.apply({**rest, expert.name: Command(arm.solve(target.position, target.rotation), target.opening)})
+        table.goal = goal or asked
+        if expert.phase is until and (until is not Phase.DONE or table.status()["success"] or goal is not None):
             break
-    env.goal = asked
+    table.goal = asked
 
 
 @pytest.mark.slow
@@ -245,32 +237,32 @@ def test_the_expert_does_every_task_on_every_robot(robot: str) -> None:
     environment.close()
 
 
-def test_success_is_not_to_be_had_by_accident(env: TableEnvironment) -> None:
-    env.reset(2, "pick")
-    wrong = Goal((env.goal.cube + 1) % 3)
-    _run(env, wrong)
-    assert env.status()["success"] is False
-    assert env.status()["approached"] is False
+def test_success_is_not_to_be_had_by_accident(table: TableEnvironment) -> None:
+    table.reset(2, "pick")
+    wrong = Goal((table.goal.cube + 1) % 3)
+    _run(table, wrong)
+    assert table.status()["success"] is False
+    assert table.status()["approached"] is False
     # Lifted, then dropped.
-    env.reset(2, "pick")
-    _run(env)
-    assert env.status()["success"] is True
-    arm = env.arms["left"]
+    table.reset(2, "pick")
+    _run(table)
+    assert table.status()["success"] is True
+    arm = table.arms["left"]
     for _ in range(15):
-        env.apply({"left": Command(arm.joints(), 1.0)})
-    assert env.status()["success"] is False
+        table.apply({"left": Command(arm.joints(), 1.0)})
+    assert table.status()["success"] is False
     # Held over the plate, but not let go.
-    env.reset(2, "place")
-    _run(env, until=Phase.OPEN)
-    held = env.state()
-    assert not env.task.success(held, env.goal)
+    table.reset(2, "place")
+    _run(table, until=Phase.OPEN)
+    held = table.state()
+    assert not table.task.success(held, table.goal)
 
 
-def test_predicates_ask_for_the_named_things_at_rest(env: TableEnvironment) -> None:
+def test_predicates_ask_for_the_named_things_at_rest(table: TableEnvironment) -> None:
     from dataclasses import replace
 
-    env.reset(4, "place")
-    state = env.state()
+    table.reset(4, "place")
+    state = table.state()
     place, stack, pick = TASKS["place"], TASKS["stack"], TASKS["pick"]
     on_plate = state.cubes.copy()
     on_plate[0, :2] = state.layout.plates[1][:2]
@@ -319,14 +311,14 @@ def test_things_keep_their_distance_and_vary_by_more_than_ten_centimetres() -> N
         assert (spread[:2] > 0.1).all()
 
 
-def test_an_unknown_task_or_a_short_action_is_refused(env: TableEnvironment) -> None:
+def test_an_unknown_task_or_a_short_action_is_refused(table: TableEnvironment) -> None:
     with pytest.raises(XvlaError, match="no such task"):
-        env.reset(0, "juggle")
-    env.reset(0)
+        table.reset(0, "juggle")
+    table.reset(0)
     with pytest.raises(XvlaError, match="one finite row"):
-        env.step(np.zeros(6))
+        table.step(np.zeros(6))
     with pytest.raises(XvlaError, match="one finite row"):
-        env.step(np.full(7, np.nan))
+        table.step(np.full(7, np.nan))
 
 
 def test_a_plugin_without_a_simulator_is_refused(tmp_path: Path) -> None:

@@ -117,6 +117,10 @@ def test_bases_of_one_recipe_differ_in_what_they_set(place: Path, tmp_path: Path
         ({"bases": {"small": {"folder": "BASE", "set": {"seed": 1}}}}, "or sets values, has a recipe"),
         ({"held_out": ["arm_without_plugin"]}, "no such plugin"),
         ({"recordings": [{"plugin": "dot_arm"}]}, "either episodes or still_scenes"),
+        (
+            {"recordings": [{"plugin": "dot_arm", "still_scenes": 3, "slips": 0.3}]},
+            "still scenes have no slips",
+        ),
     ],
 )
 def test_a_study_that_cannot_be_is_one_line(

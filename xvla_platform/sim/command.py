@@ -71,6 +71,8 @@ def run(
                 progress=advance,
             )
     following = f"xvla add-embodiment {plugin}"
+    if rig or still_scenes is not None:
+        following = "xvla pretrain RECIPE, with the dataset's folder as data of one of the recipe's domains"
     if as_json:
         click.echo(json.dumps({**summary.as_dict(), "next": following}, indent=2, sort_keys=True))
         return

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from xvla_platform.errors import XvlaError
 from xvla_platform.hooks import hookimpl
 from xvla_platform.platform.hookspecs import Environment
 
@@ -62,11 +63,21 @@ def register_environments() -> Iterable[Environment]:
 @click.option("--workers", type=int, default=1, show_default=True, help="Processes; the result is the same.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing dataset.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def record(plugin: str, **options: Any) -> None:
+@click.pass_context
+def record(context: click.Context, plugin: str, **options: Any) -> None:
     """Record a scripted expert on the simulated robot of PLUGIN (a folder with plugin.yaml and sim.yaml).
 
     Writes a LeRobotDataset v3.0 where plugin.yaml's dataset.path says, in the robot's own units and frames.
     """
+    if options["still_scenes"] is not None:
+        for name in ("episodes", "per_scene", "slips"):
+            if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+                raise XvlaError(
+                    "says how demonstrations are recorded, and still scenes have none",
+                    field=f"--{name.replace('_', '-')}",
+                    found=options[name],
+                    hint="leave it out, or leave out --still-scenes",
+                )
     from xvla_platform.sim.command import run
 
     run(plugin, **options)

@@ -31,6 +31,7 @@ from xvla_platform.sim.episodes import (
     record_layout,
     still_layouts,
 )
+from xvla_platform.sim.folders import STILL_SCENES, dataset_folder
 from xvla_platform.sim.rigs import with_rig
 from xvla_platform.sim.scene import CUBES
 from xvla_platform.sim.setup import SimSetup, load_setup
@@ -39,8 +40,6 @@ from xvla_platform.sim.vectors import dimension_names
 
 log = logging.getLogger(__name__)
 
-STILL_FOLDER = "still_scenes"
-RIGS = "rigs"
 CONTACT_SHEET = "contact_sheet.png"
 LEAST_SUCCESS = 0.25  # below this share of usable layouts the expert does not fit the robot
 Progress = Callable[[int, int], None]
@@ -136,7 +135,7 @@ def record_still_scenes(
     setup = load_setup(plugin)
     return _record(
         setup,
-        _folder(setup, STILL_FOLDER, rig),
+        _folder(setup, STILL_SCENES, rig),
         job=_Job(still=True, per_scene=CUBES, task=task, rig=rig),
         episodes=CUBES * _positive("still-scenes", layouts),
         seed=seed,
@@ -149,7 +148,7 @@ def record_still_scenes(
 def _folder(setup: SimSetup, name: str, rig: int) -> Path:
     if rig < 0:
         raise XvlaError("a rig is not negative", field="rig", found=rig, allowed="0 (the plugin's own) or more")
-    return setup.folder / name if rig == 0 else setup.folder / RIGS / str(rig) / name
+    return setup.folder / dataset_folder(name, rig)
 
 
 def _positive(name: str, value: int) -> int:

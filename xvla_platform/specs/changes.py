@@ -36,11 +36,9 @@ def with_changes(data: Any, changes: Sequence[str], file: Path | str) -> Any:
         holder = out
         for depth, part in enumerate(parts[:-1]):
             holder = _inside(holder, part, _shown(parts[: depth + 1]), file)
-        if isinstance(holder, dict) and isinstance(parts[-1], str):
-            holder[parts[-1]] = value
-        else:
+        if not (isinstance(holder, dict) and isinstance(parts[-1], str)):
             _inside(holder, parts[-1], field, file)
-            holder[parts[-1]] = value
+        holder[parts[-1]] = value
     return out
 
 

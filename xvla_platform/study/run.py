@@ -19,11 +19,11 @@ from xvla_platform.adapt.holding import held
 from xvla_platform.errors import XvlaError
 from xvla_platform.platform.files import os_errors, read_json, write_json, write_text
 from xvla_platform.platform.workspace import CONFIG_NAME, CONFIG_TEXT
+from xvla_platform.sim.folders import DEMONSTRATIONS, RIGS, STILL_SCENES
 from xvla_platform.study.spec import StudySpec
 from xvla_platform.study.steps import LABEL, PRETRAIN, Step
 
 POLL_S = 0.5
-RECORDED = ("demonstrations", "still_scenes")
 LAUNCHER = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
 
 
@@ -48,7 +48,7 @@ def prepare(study: StudySpec, file: Path, folder: Path) -> None:
         own = any(part.plugin == robot for part in study.recordings)
         if not target.exists():
             with os_errors(target):
-                ignore = shutil.ignore_patterns(*RECORDED) if own else None
+                ignore = shutil.ignore_patterns(DEMONSTRATIONS, STILL_SCENES, RIGS) if own else None
                 shutil.copytree(source, target, ignore=ignore)
     for place in (folder, *(folder / "workspaces" / base for base in study.bases)):
         if not (place / CONFIG_NAME).is_file():

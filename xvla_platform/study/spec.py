@@ -34,6 +34,9 @@ class Recording(StrictModel):
     def _one(self) -> Self:
         if (self.episodes is None) == (self.still_scenes is None):
             raise ValueError(f"recording of {self.plugin}: give either episodes or still_scenes")
+        idle = self.model_fields_set & {"per_scene", "slips"}
+        if self.still_scenes is not None and idle:
+            raise ValueError(f"recording of {self.plugin}: still scenes have no {' or '.join(sorted(idle))}")
         return self
 
 

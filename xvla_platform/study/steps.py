@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from xvla_platform.errors import XvlaError
+from xvla_platform.sim.folders import DEMONSTRATIONS, STILL_SCENES, rig_of
 from xvla_platform.specs.recipe import load_recipe
 from xvla_platform.study.spec import Base, Cells, Recording, Rung, StudySpec
 
 LABEL = "{adaptation}"  # stands for the version that the first step in `needs` registered
 START = "nearest"
 PRETRAIN = "pretrain"  # the lane of pretraining
-STILL_SCENES, RIGS = "still_scenes", "rigs"  # folders of a recorded plugin
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +104,7 @@ def _step(name: str, words: tuple[str, ...], needs: tuple[str, ...], lane: str, 
 
 def _recordings(study: StudySpec, folder: Path) -> Iterator[Step]:
     for part in study.recordings:
-        kind = "demonstrations" if part.still_scenes is None else STILL_SCENES
+        kind = DEMONSTRATIONS if part.still_scenes is None else STILL_SCENES
         words = ("record", str(folder / "plugins" / part.plugin), *_amount(part), "--task", part.task)
         words += ("--seed", str(part.seed), "--rig", str(part.rig), "--overwrite")
         name = f"record.{part.plugin}.{kind}" + (f".rig{part.rig}" if part.rig else "")
@@ -112,11 +112,11 @@ def _recordings(study: StudySpec, folder: Path) -> Iterator[Step]:
 
 
 def _recorded_by(plugin: str, data: str | None) -> str:
-    """The step that records a domain's dataset, as `recording.py` names the folders."""
-    parts = Path(data or "").parts
-    rig = f".rig{parts[1]}" if parts[:1] == (RIGS,) and len(parts) > 1 else ""
-    kind = STILL_SCENES if parts[-1:] == (STILL_SCENES,) else "demonstrations"
-    return f"record.{Path(plugin).name}.{kind}{rig}"
+    """The step that records a domain's dataset."""
+    folder = Path(data or DEMONSTRATIONS)
+    rig = rig_of(folder)
+    kind = STILL_SCENES if folder.name == STILL_SCENES else DEMONSTRATIONS
+    return f"record.{Path(plugin).name}.{kind}" + (f".rig{rig}" if rig else "")
 
 
 def _pretraining(name: str, base: Base, recipe_file: Path, folder: Path, recorded: set[str]) -> Step:
@@ -145,7 +145,7 @@ def _registrations(study: StudySpec, folder: Path, base: str, recorded: set[str]
     where = declared.folder if declared.folder is not None else str(folder / "bases" / base)
     seen = study.forgetting.robots if study.forgetting is not None else ()
     for robot in (*study.held_out, *seen):
-        needs = (*made, *(step for step in (_recorded_by(robot, None),) if step in recorded))
+        needs = (*made, *({_recorded_by(robot, None)} & recorded))
         accepted = (word for code in study.accept for word in ("--accept", code))
         words = ("add-embodiment", str(folder / "plugins" / robot), "--base", where, *accepted)
         yield _step(f"add.{base}.{robot}", (*words, *_place(folder, base)), needs, f"add.{base}", robot=robot)
