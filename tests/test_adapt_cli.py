@@ -14,6 +14,7 @@ from adapt_cli_helpers import (  # noqa: F401
     SHORT,
     adapter,
     answer,
+    copy,
     done_fixture,
     fresh_fixture,
     template_fixture,
@@ -79,6 +80,31 @@ def test_the_prompt_stage_is_the_same_whatever_follows(done: Path) -> None:
 
     assert others(weights) == others(base)
     assert weights["transformer.pos_emb"].tolist() != base["transformer.pos_emb"].tolist()
+
+
+def test_a_finished_prompt_stage_is_taken_over_when_asked_for(
+    template: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Offered without being taken; taken, the result is that of the whole run; with another seed there is none."""
+    root = copy(template, tmp_path / "place")
+    assert command(*ADAPT, "--then", "none", *SHORT, cwd=root) == 0
+    capfd.readouterr()
+    assert command(*ADAPT, *SHORT, cwd=root) == 0
+    assert "an earlier run finished stage prompt alike; --reuse takes it" in capfd.readouterr().out
+    assert command(*ADAPT, *SHORT, "--reuse", cwd=root) == 0
+    assert "reuse     stage prompt of an earlier run" in capfd.readouterr().out
+    assert adapter(root, 2) == adapter(root, 3)
+    runs = [root / "runs" / "my_arm" / name for name in ("002", "003")]
+    measured = [[json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in runs]
+    for lines in measured:
+        for line in lines:
+            del line["elapsed_s"]
+    assert measured[0] == measured[1]
+    kept = {path.name for path in (root / "runs" / "my_arm" / "stages").iterdir()}
+    assert len(kept) == 1, "only prompt-only stages are kept"
+    assert command(*ADAPT, "--then", "none", *SHORT, "--seed", "9", "--reuse", cwd=root) == 0
+    assert "reuse" not in capfd.readouterr().out
+    assert adapter(root, 4) != adapter(root, 1)
 
 
 @pytest.mark.parametrize("version", [1, 2, 3, 4])

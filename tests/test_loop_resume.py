@@ -48,6 +48,17 @@ def test_the_best_weights_are_kept_over_an_interruption(processor: Processor, tm
     assert equal(weights(again.model), weights(whole.model))
 
 
+def test_a_stage_that_keeps_its_last_weights_leaves_those(processor: Processor, tmp_path: Path) -> None:
+    """With the error that they have, however low an earlier one was; those before are as with `best`."""
+    whole = make_job(processor, tmp_path / "whole", make_stage(steps=9, eval_every=3))
+    run_stage(whole)  # measures nothing, so it leaves its last weights
+    errors = falling([5.0, 1.0, 2.0, 3.0])
+    job = make_job(processor, tmp_path / "last", make_stage(steps=9, eval_every=3, keep="last"), validate=errors)
+    outcome = run_stage(job)
+    assert (outcome.best_error, outcome.best_step) == ({"robot3": 3.0}, {"robot3": 9})
+    assert equal(weights(job.model), weights(whole.model))
+
+
 def test_a_damaged_checkpoint_falls_back(
     processor: Processor, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

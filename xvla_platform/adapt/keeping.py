@@ -2,12 +2,13 @@
 
 In: the validation error of every robot, again and again. Out: the weights that were best. While a run trains slots
 alone, each robot keeps the rows of its own best measurement, as in a run of its own; as soon as robots share trained
-weights, the mean of their errors decides for all of them together.
+weights, the mean of their errors decides for all of them together. A stage that keeps its last weights measures them
+all the same, and what was measured last replaces what was before.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -19,28 +20,31 @@ def new_state() -> dict[str, Any]:
     return {"best_error": {}, "best_step": {}, "elapsed_s": 0.0}
 
 
-def keep_best(
+def keep_weights(
     errors: Mapping[str, float],
     done: int,
     *,
+    which: Literal["best", "last"],
     trainables: Sequence[Trainable],
     owners: Mapping[str, str],
     state: dict[str, Any],
-    best: dict[str, Tensor],
+    kept: dict[str, Tensor],
 ) -> None:
-    """Copy into `best` what was never better than at step `done`, and note it in `state`.
+    """Copy into `kept` what was never better than at step `done` (or all of it), and note it in `state`.
 
     Args:
         errors: Validation error by robot. owners: Robot by the name of its own parameters.
     """
     apart = len(errors) > 1 and all(t.name in owners for t in trainables)
-    if apart:
+    if which == "last":
+        better = set(errors)
+    elif apart:
         better = {robot for robot, error in errors.items() if not error >= state["best_error"].get(robot, math.inf)}
     else:
-        kept = [state["best_error"].get(robot, math.inf) for robot in errors]
-        better = set() if sum(errors.values()) >= sum(kept) else set(errors)
+        before = [state["best_error"].get(robot, math.inf) for robot in errors]
+        better = set() if sum(errors.values()) >= sum(before) else set(errors)
     state["best_error"] = {robot: errors[robot] if robot in better else state["best_error"][robot] for robot in errors}
     state["best_step"] = {robot: done if robot in better else state["best_step"][robot] for robot in errors}
     for trainable in trainables:
         if owners[trainable.name] in better if apart else better:
-            best[trainable.name] = trainable.parameter.detach().clone()
+            kept[trainable.name] = trainable.parameter.detach().clone()

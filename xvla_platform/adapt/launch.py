@@ -47,6 +47,11 @@ def make_accelerator(*, together: bool = False) -> Accelerator:
     return accelerator
 
 
+def machine_of(accelerator: Accelerator) -> str:
+    """What rounds a run's numbers: the kind of device, and over how many processes a batch is shared."""
+    return f"{accelerator.device.type} x {accelerator.num_processes}"
+
+
 def _watch_launcher() -> None:
     """End this process soon after the one that started it.
 

@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast
 from torch import Tensor
 
-from xvla_platform.adapt.keeping import keep_best, new_state
+from xvla_platform.adapt.keeping import keep_weights, new_state
 from xvla_platform.adapt.recompute import set_recompute
 from xvla_platform.adapt.snapshot import Snapshot, save_snapshot
 from xvla_platform.adapt.sources import Draw, Source
@@ -104,7 +104,7 @@ class Outcome:
 
 
 def run_stage(job: Job, resume: Snapshot | None = None) -> Outcome:
-    """Run one stage to its end, leaving the best weights in the model."""
+    """Run one stage to its end, leaving the weights that it keeps in the model."""
     model, stage = job.model, job.stage
     spread = open_spread(job.accelerator, model, stage, resume)
     trainables = spread.plain
@@ -153,12 +153,12 @@ def run_stage(job: Job, resume: Snapshot | None = None) -> Outcome:
 
 
 def _keep(job: Job, spread: Spread, done: int, state: dict[str, Any], best: dict[str, Tensor]) -> dict[str, float]:
-    """Measure, and remember the weights where they are the best so far; returns the errors by robot."""
+    """Measure, and remember the weights that are to be kept so far; returns the errors by robot."""
     if job.validate is None:
         return {}
     with spread.measuring():
         errors = job.validate_now()
-    keep_best(errors, done, trainables=spread.plain, owners=job.owners, state=state, best=best)
+    keep_weights(errors, done, which=job.stage.keep, trainables=spread.plain, owners=job.owners, state=state, kept=best)
     return errors
 
 

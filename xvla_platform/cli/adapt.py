@@ -22,6 +22,7 @@ OF_THE_RUN = {
     "seed": "--seed",
     "start": "--init",
     "demonstrations": "--demonstrations",
+    "reuse": "--reuse",
 }
 
 
@@ -46,6 +47,9 @@ OF_THE_RUN = {
 @click.option(
     "--demonstrations", type=click.IntRange(min=1), help="Learn from so many of the training episodes; else from all."
 )
+@click.option(
+    "--reuse", is_flag=True, help="Take prompt-only stages that an earlier run of the robot finished alike, if any."
+)
 @click.option("--resume", is_flag=True, help="Go on with the newest interrupted run, with its own plan.")
 @click.option(
     "--features",
@@ -67,6 +71,7 @@ def adapt(
     seed: int | None,
     start: str | None,
     demonstrations: int | None,
+    reuse: bool,
     resume: bool,
     features: Any,
     feature_budget: float,
@@ -82,9 +87,10 @@ def adapt(
     Several robots take their steps together, each on its own batch and its own slot, and each gets a version of its
     own: after a prompt-only stage the one it would have got alone; LoRA and full tuning they share.
     """
-    from xvla_platform.adapt.launch import make_accelerator, on_first
+    from xvla_platform.adapt.launch import machine_of, make_accelerator, on_first
     from xvla_platform.adapt.prepare import statistics_of
     from xvla_platform.adapt.run import runs_of, start_run
+    from xvla_platform.adapt.stage_store import robots_store
     from xvla_platform.cli.adapt_run import run_adaptation
     from xvla_platform.platform.workspace import Workspace
 
@@ -106,18 +112,34 @@ def adapt(
         """Everything that can be refused, on the first process; then the run's folder."""
         records = [_on_base(place, name, base_name, revision, dry_run) for name in names]
         run, plan, records, estimate = _plan(place, records, choices, resume, accelerator)
+        root = runs_of(place, names)
+        statistics = {name: statistics_of(place, name) for name in names} if run is None else run.statistics
+        store = robots_store(root, records, statistics, machine_of(accelerator))
+        known = [] if resume else store.known(plan)
+        if known and not reuse:
+            say(f"note      an earlier run finished stage {', '.join(known)} alike; --reuse takes it from there")
         if not dry_run and run is None:
-            statistics = {name: statistics_of(place, name) for name in names}
-            run = start_run(runs_of(place, names), records, plan, statistics)
-        return run, plan, estimate
+            run = start_run(root, records, plan, statistics)
+            if known and reuse:
+                store.lend(run)
+                say(f"reuse     stage {', '.join(known)} of an earlier run with the same robot, data, base and plan")
+        return run, plan, estimate, store
 
-    run, plan, estimate = on_first(accelerator, prepare)
+    run, plan, estimate, store = on_first(accelerator, prepare)
     again = " ".join(f"--embodiment {name}" for name in names)
     if dry_run:
         if accelerator.is_main_process:
             done(next_command=f"xvla adapt {again}", data={"plan": plan.model_dump(mode="json"), "estimate": estimate})
         return
-    adaptations = run_adaptation(place, run, accelerator, resume=resume, features=features, budget_gb=feature_budget)
+    adaptations = run_adaptation(
+        place,
+        run,
+        accelerator,
+        resume=resume,
+        features=features,
+        budget_gb=feature_budget,
+        stage_finished=lambda index: store.keep(run, index),
+    )
     if accelerator.is_main_process:
         _show(place, run, adaptations)
 

@@ -55,7 +55,7 @@ def sweep(
     common are computed once. The best is the one of lowest error on the validation episodes; its error on the test
     episodes, which no choice has seen, stands beside it. Interrupted at any moment, it goes on with --resume.
     """
-    from xvla_platform.adapt.launch import make_accelerator, on_first
+    from xvla_platform.adapt.launch import machine_of, make_accelerator, on_first
     from xvla_platform.adapt.sweep import start_sweep, unfinished_sweep
     from xvla_platform.platform.records import load_embodiment
     from xvla_platform.platform.workspace import Workspace
@@ -63,7 +63,7 @@ def sweep(
     _refuse_contradictions(resume, file, grids, plan_file)
     place = Workspace.find(workspace)
     accelerator = make_accelerator()
-    machine = f"{accelerator.device.type} x {accelerator.num_processes}"
+    machine = machine_of(accelerator)
     choices = {"then": then, "file": plan_file, "steps": steps, "batch_size": batch_size}
 
     def prepare() -> Any:

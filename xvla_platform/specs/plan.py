@@ -57,6 +57,8 @@ class Stage(StrictModel):
         weight_decay: AdamW decay; never applied to the slot's rows.
         grad_clip: Largest global gradient norm.
         eval_every: Steps between measurements on the validation episodes.
+        keep: Which weights the stage leaves: `best`, those of the lowest validation error, or `last`. The error of
+            chunks on a few validation episodes says little about success on the robot (arXiv 2108.03298).
         dropout: Rate in the policy transformer. 0 keeps attention on the fused path (the public recipe has 0.1).
         color_jitter: (brightness, contrast, saturation) strengths for training images.
         jitter_variants: With cached features, how many variants of each frame are stored and drawn from: the frame as
@@ -76,6 +78,7 @@ class Stage(StrictModel):
     weight_decay: float = Field(default=0.01, ge=0.0)
     grad_clip: float = Field(default=1.0, gt=0.0)
     eval_every: int = Field(default=200, ge=1)
+    keep: Literal["best", "last"] = "best"
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     color_jitter: tuple[float, float, float] = (0.0, 0.0, 0.0)
     jitter_variants: int = Field(default=4, ge=2, le=64)

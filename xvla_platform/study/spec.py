@@ -34,9 +34,10 @@ class Recording(StrictModel):
     def _one(self) -> Self:
         if (self.episodes is None) == (self.still_scenes is None):
             raise ValueError(f"recording of {self.plugin}: give either episodes or still_scenes")
-        idle = self.model_fields_set & {"per_scene", "slips"}
+        fields = type(self).model_fields
+        idle = [name for name in ("per_scene", "slips") if getattr(self, name) != fields[name].default]
         if self.still_scenes is not None and idle:
-            raise ValueError(f"recording of {self.plugin}: still scenes have no {' or '.join(sorted(idle))}")
+            raise ValueError(f"recording of {self.plugin}: still scenes have no {' and no '.join(idle)}")
         return self
 
 

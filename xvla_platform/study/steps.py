@@ -200,7 +200,19 @@ def _cell_steps(study: StudySpec, file: Path, folder: Path, cell: Cell) -> Itera
 def _adapting(rung: Rung, file: Path, cell: Cell) -> tuple[str, ...]:
     way = ("--then", str(rung.then)) if rung.then is not None else ("--plan", str(file.parent / str(rung.plan)))
     amount = ("--demonstrations", str(cell.demonstrations))
-    return ("adapt", "--embodiment", cell.robot, *way, "--init", cell.init, "--seed", str(cell.seed), *amount)
+    # Rungs that begin with the same prompt-only stage compute it once.
+    return (
+        "adapt",
+        "--embodiment",
+        cell.robot,
+        "--reuse",
+        *way,
+        "--init",
+        cell.init,
+        "--seed",
+        str(cell.seed),
+        *amount,
+    )
 
 
 def _most(study: StudySpec) -> int:
