@@ -16,14 +16,18 @@ OWN = "own"
 
 
 def collect(steps: Sequence[Step], folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """Rows of `success`, `open_loop`, `forgetting` and `ablation`, each with what the step is about."""
-    out: dict[str, list[dict[str, Any]]] = {"success": [], "open_loop": [], "forgetting": [], "ablation": []}
+    """Rows of `experts`, `success`, `open_loop`, `forgetting`, `ablation`, each with what the step is about."""
+    kinds = ("experts", "success", "open_loop", "forgetting", "ablation")
+    out: dict[str, list[dict[str, Any]]] = {kind: [] for kind in kinds}
     for step in steps:
         answer = answer_of(folder, step.id)
         kind = step.id.partition(".")[0]
         if answer is None:
             continue
-        if kind == "adapt":
+        if kind == "record" and answer["success_rate"]:
+            names = ("episodes", "success_rate", "seconds")
+            out["experts"].append({**step.about, **{name: answer[name] for name in names}})
+        elif kind == "adapt":
             found = answer["results"]
             row = {"table": found["table"][-1]["errors"], "units": found["units"], "frames": found["test_frames"]}
             out["open_loop"].append({**step.about, **row})
@@ -39,6 +43,8 @@ def collect(steps: Sequence[Step], folder: Path) -> dict[str, list[dict[str, Any
 def tables(study: StudySpec, rows: Mapping[str, list[dict[str, Any]]]) -> str:
     """The study's results as Markdown."""
     parts = []
+    if rows["experts"]:
+        parts.append("### The scripted experts\n\n" + _experts(rows["experts"]))
     for robot in study.held_out:
         own = [row for row in rows["success"] if row["robot"] == robot]
         if own:
@@ -68,6 +74,16 @@ def _success(study: StudySpec, rows: Sequence[Mapping[str, Any]], keys: Sequence
         cells = [_share(found[task]["success"]) for task in tasks]
         body.append([*(str(row[key]) for key in keys), *cells, _share(found[tasks[-1]]["approached"])])
     return markdown(headers, body)
+
+
+def _experts(rows: Sequence[Mapping[str, Any]]) -> str:
+    tasks = list(dict.fromkeys(task for row in rows for task in row["success_rate"]))
+    body = []
+    for row in rows:
+        rates = [f"{100 * row['success_rate'][task]:.0f} %" if task in row["success_rate"] else "" for task in tasks]
+        cameras = f"rig {row['rig']}" if row["rig"] else "its own"
+        body.append([row["robot"], cameras, str(row["episodes"]), *rates])
+    return markdown(["robot", "cameras", "episodes", *tasks], body)
 
 
 def _errors(rows: Sequence[Mapping[str, Any]]) -> str:

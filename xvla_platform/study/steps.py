@@ -108,7 +108,7 @@ def _recordings(study: StudySpec, folder: Path) -> Iterator[Step]:
         words = ("record", str(folder / "plugins" / part.plugin), *_amount(part), "--task", part.task)
         words += ("--seed", str(part.seed), "--rig", str(part.rig), "--overwrite")
         name = f"record.{part.plugin}.{kind}" + (f".rig{part.rig}" if part.rig else "")
-        yield _step(name, words, (), name, robot=part.plugin)
+        yield _step(name, words, (), name, robot=part.plugin, rig=part.rig)
 
 
 def _recorded_by(plugin: str, data: str | None) -> str:
