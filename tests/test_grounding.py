@@ -93,12 +93,14 @@ def batch_of(room: Room, step: int, size: int = 12) -> dict[str, Any]:
     return {**batch, **more, "noise": noise, "t": torch.linspace(0, 0.9, size)}
 
 
-def test_the_loss_falls_and_the_named_square_is_found(room: Room) -> None:
-    """A hundred-odd steps of the encoder alone: held-out squares are found by name, and the policy was not touched."""
+def test_the_loss_falls_and_what_is_named_is_found(tmp_path: Path) -> None:
+    """A hundred steps of the encoder alone: held-out squares are found by name, first and second, without the policy."""
+    room = open_room(write_stills(tmp_path / "stills", places=True))
     model = grounded(room, acts=False)
     policy = {name: tensor.clone() for name, tensor in model.transformer.state_dict().items()}
-    before = measure(model, [room.stock], room.processor, acts=False)["held_out/stills/seen"]
-    assert before < 0.7
+    before = measure(model, [room.stock], room.processor, acts=False)
+    assert set(before) == {"held_out/stills/seen", "held_out/stills/seen_second"}
+    assert max(before.values()) < 0.7
     optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3, weight_decay=0.0)
     losses = []
     for step in range(STEPS):
@@ -111,7 +113,7 @@ def test_the_loss_falls_and_the_named_square_is_found(room: Room) -> None:
         losses.append(float(loss.detach()))
     assert np.mean(losses[-10:]) < 0.6 * np.mean(losses[:10])
     found = measure(model, [room.stock], room.processor, acts=False)
-    assert found["held_out/stills/seen"] > 0.85, found
+    assert min(found.values()) > 0.85, found
     assert all(torch.equal(tensor, policy[name]) for name, tensor in model.transformer.state_dict().items())
 
 

@@ -5,6 +5,7 @@ shows none of this: a model that goes to any object has a low one.
 
 `near`       still scenes: share of answers that lie nearest to the named object (1 / objects is chance)
 `seen`       the same for the grounding head that reads the words, by places in the image
+`seen_second`  the same for what is named second, over scenes whose instructions differ in it
 `heading`    demonstrations: share of first chunks that point at the own scene's named object rather than another's
 `error`      mean distance of the chunk's positions to the recorded ones, in model units (m)
 `still`      the same for a robot that does not move
@@ -59,10 +60,11 @@ def _still(model: XVLA, stock: Stock, processor: Processor, acts: bool) -> dict[
         answer, wanted = (x[:, 0, dims].unflatten(0, scenes.shape) for x in (chunks, stock.source.action[rows]))
         found = {"near": _nearest(answer, wanted), "error": float((answer - wanted).norm(dim=-1).mean())}
     if stock.uv is not None and seen is not None:
-        places = stock.uv[rows, 0].unflatten(0, scenes.shape)
-        visible = places.isfinite().all(-1).all(-1)
-        if visible.any():
-            found["seen"] = _nearest(seen.unflatten(0, scenes.shape)[visible], places[visible])
+        for role, name in enumerate(("seen", "seen_second")):
+            places = stock.uv[rows, role].unflatten(0, scenes.shape)
+            asks = places.isfinite().all(-1).all(-1) & (places != places[:, :1]).any(-1).any(-1)
+            if asks.any():
+                found[name] = _nearest(seen[:, role].unflatten(0, scenes.shape)[asks], places[asks])
     return found
 
 
@@ -98,9 +100,9 @@ def _scenes(stock: Stock, rows: NDArray[np.int64]) -> NDArray[np.int64] | None:
 
 
 def _nearest(answer: Tensor, wanted: Tensor) -> float:
-    """Share of answers [S, k, D] that are nearest to their own of the scene's targets [S, k, D]."""
+    """Share of answers [S, k, D] that are nearest to their own of the scene's targets [S, k, D], which may coincide."""
     distance = (answer[:, :, None] - wanted[:, None]).norm(dim=-1)
-    return float((distance.argmin(-1) == torch.arange(answer.shape[1])).float().mean())
+    return float((distance.diagonal(dim1=-2, dim2=-1) <= distance.amin(-1)).float().mean())
 
 
 def _positions(model: XVLA) -> list[int]:
@@ -119,7 +121,10 @@ def _chunks(model: XVLA, stock: Stock, rows: NDArray[np.int64], processor: Proce
 def _answers(
     model: XVLA, stock: Stock, rows: NDArray[np.int64], processor: Processor, acts: bool
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Chunks [n, T, dim] for some rows, if it acts, and where the head that reads the words sees the named [n, 2]."""
+    """Chunks [n, T, dim] for some rows, if it acts, and where the head that reads the words sees what is named.
+
+    That is [n, 2, 2]: what is named first and second, by place in the main view.
+    """
     assert model.vlm is not None
     device = next(model.parameters()).device
     chunks: list[Tensor] = []
@@ -133,7 +138,7 @@ def _answers(
             tokens, pixels, mask = (batch[name].to(device) for name in ("input_ids", "pixel_values", "image_mask"))
             views, (vlm, aux) = encode_pictures(model, tokens, pixels, mask, known["picture"])
             if hasattr(model.vlm, HEADS):
-                seen.append(locate(read(model, views, vlm, known["classes"])[1])[:, 0].float().cpu())
+                seen.append(locate(read(model, views, vlm, known["classes"])[1]).float().cpu())
         if not acts:
             continue
         found = predict_chunks(
@@ -166,7 +171,7 @@ def plot_pretraining(path: Path, lines: Sequence[dict[str, Any]], title: str) ->
     measures = sorted({name for line in lines for name in line if name.startswith("held_out/")})
     for names, kinds, axis in (
         (terms, None, losses),
-        (measures, ("near", "seen", "heading"), found),
+        (measures, ("near", "seen", "seen_second", "heading"), found),
         (measures, ("error",), distance),
     ):
         for name in names:
