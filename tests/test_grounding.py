@@ -94,7 +94,7 @@ def batch_of(room: Room, step: int, size: int = 12) -> dict[str, Any]:
 
 
 def test_the_loss_falls_and_what_is_named_is_found(tmp_path: Path) -> None:
-    """A hundred steps of the encoder alone: held-out squares are found by name, first and second, without the policy."""
+    """A hundred steps of the encoder alone: held-out squares are found by name, both of them, without the policy."""
     room = open_room(write_stills(tmp_path / "stills", places=True))
     model = grounded(room, acts=False)
     policy = {name: tensor.clone() for name, tensor in model.transformer.state_dict().items()}

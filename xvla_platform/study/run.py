@@ -10,7 +10,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,36 +75,38 @@ def _run(steps: Sequence[Step], folder: Path, workers: int, progress: Progress, 
     waiting = [step for step in steps if step.id not in finished]
     running: dict[str, tuple[Step, subprocess.Popen[bytes], float]] = {}
     failed: Step | None = None
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the steps are ended too
-    try:
-        while running or (waiting and failed is None):
-            while failed is None and len(running) < workers:
-                busy = {step.lane for step, _, _ in running.values()}
-                free = (s for s in waiting if s.lane not in busy and finished.issuperset(s.needs))
-                step = next(free, None)
-                # Pretraining has a process for every worker: nothing else runs beside it.
-                if step is None or (running and (step.together or PRETRAIN in busy)):
-                    break
-                waiting.remove(step)
-                running[step.id] = (step, _start(step, folder, workers, lock), time.monotonic())
-                progress.started(step)
-            for name, (step, process, began) in list(running.items()):
-                if process.poll() is None:
-                    continue
-                del running[name]
-                if process.returncode == 0:
-                    _keep(folder, step)
-                    finished.add(step.id)
-                    progress.finished(step, time.monotonic() - began, len(finished), len(steps))
-                else:
-                    failed = failed or step
-            if running:
-                time.sleep(POLL_S)
-    finally:
-        for _, process, _ in running.values():
-            process.terminate()
-        for _, process, _ in running.values():
-            process.wait()
+    with _told_to_stop() as stop_if_told:
+        try:
+            while running or (waiting and failed is None):
+                stop_if_told()
+                while failed is None and len(running) < workers:
+                    busy = {step.lane for step, _, _ in running.values()}
+                    free = (s for s in waiting if s.lane not in busy and finished.issuperset(s.needs))
+                    step = next(free, None)
+                    # Pretraining has a process for every worker: nothing else runs beside it.
+                    if step is None or (running and (step.together or PRETRAIN in busy)):
+                        break
+                    waiting.remove(step)
+                    running[step.id] = (step, _start(step, folder, workers, lock), time.monotonic())
+                    progress.started(step)
+                for name, (step, process, began) in list(running.items()):
+                    if process.poll() is None:
+                        continue
+                    del running[name]
+                    if process.returncode == 0:
+                        _keep(folder, step)
+                        finished.add(step.id)
+                        progress.finished(step, time.monotonic() - began, len(finished), len(steps))
+                    else:
+                        failed = failed or step
+                if running:
+                    time.sleep(POLL_S)
+            stop_if_told()  # a step that ended by the same Ctrl-C has not failed
+        finally:
+            for _, process, _ in running.values():
+                process.terminate()
+            for _, process, _ in running.values():
+                process.wait()
     if failed is not None:
         raise XvlaError(
             f"a step failed: xvla {' '.join(_words(failed, folder))}",
@@ -111,6 +114,28 @@ def _run(steps: Sequence[Step], folder: Path, workers: int, progress: Progress, 
             found=_last_line(folder, failed),
             hint="mend it and start the study again: what is done stays done",
         )
+
+
+@contextmanager
+def _told_to_stop() -> Iterator[Callable[[], None]]:
+    """Ctrl-C and SIGTERM are kept until the yielded function is called.
+
+    Met while a process is being started, they would leave it behind, at work and holding the study's folder.
+    """
+    met: list[int] = []
+    before = {number: signal.signal(number, lambda n, _: met.append(n)) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def stop_if_told() -> None:
+        if signal.SIGINT in met:
+            raise KeyboardInterrupt
+        if met:
+            sys.exit(128 + met[0])
+
+    try:
+        yield stop_if_told
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _words(step: Step, folder: Path) -> list[str]:
