@@ -30,6 +30,19 @@ from xvla_platform.adapt.features import encode_source
 from xvla_platform.adapt.loop import Job, run_stage
 from xvla_platform.platform.workspace import CONFIG_NAME, CONFIG_TEXT
 
+CAREFUL = """
+from pathlib import Path
+
+from xvla_platform.hooks import hookimpl
+from xvla_platform.platform.hookspecs import Factory
+from xvla_platform.specs.base import load_model
+from xvla_platform.specs.plan import AdaptationPlan
+
+
+@hookimpl
+def register_plans():
+    return [Factory(name="careful", target=lambda: load_model(AdaptationPlan, Path(__file__).with_name("plan.yaml")))]
+"""
 RESULTS = ["hold still", "mean action", "nearest demonstration", "base, not adapted", "prompt only"]
 
 
@@ -145,6 +158,16 @@ def test_dry_run_writes_nothing(fresh: Path, capfd: pytest.CaptureFixture[str]) 
     assert "encoder in the loop" in told
     assert answer(capfd, *ADAPT, "--seed", "5", "--dry-run", cwd=fresh)["plan"]["seed"] == 5
     assert tree(fresh) == before
+
+
+def test_a_plan_goes_by_the_name_that_a_plugin_gave_it(fresh: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The robot's own `plugin.py` contributes one, and `--plan` takes it with all flags on top."""
+    shutil.copy(fresh / "plan.yaml", fresh / "plugins" / "my_arm")
+    (fresh / "plugins" / "my_arm" / "plugin.py").write_text(CAREFUL)
+    assert command("add-embodiment", "plugins/my_arm", "--base", "base", cwd=fresh) == 0
+    capfd.readouterr()
+    assert command(*ADAPT, "--plan", "careful", "--seed", "5", "--dry-run", cwd=fresh) == 0
+    assert "plan      short (from plan careful, with --seed 5), seed 5" in capfd.readouterr().out
 
 
 def test_on_another_base_it_is_registered_first(fresh: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

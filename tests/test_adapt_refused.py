@@ -48,6 +48,11 @@ FAULTS: dict[str, tuple[Callable[[Path], object], tuple[str, ...], str]] = {
     ),
     "nothing to resume": (lambda r: None, (*ADAPT, "--resume"), "no interrupted run to resume"),
     "no such plan": (lambda r: None, (*ADAPT, "--plan", "gone.yaml"), "gone.yaml"),
+    "no plan of that name": (
+        lambda r: None,
+        (*ADAPT, "--plan", "careful"),
+        "--plan: neither a file nor the name of a plan; found careful; allowed: prompt-full",
+    ),
     "bad plan": (write_bad_plan, (*ADAPT, "--plan", "bad.yaml"), "bad.yaml"),
     "bad number": (lambda r: None, (*ADAPT, "--steps", "0"), "--steps"),
     "resume with a plan": (lambda r: None, (*ADAPT, "--resume", "--then", "lora"), "--then: --resume goes on"),

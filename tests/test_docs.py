@@ -137,7 +137,7 @@ def test_the_plan_file_is_one(tmp_path: Path) -> None:
     from xvla_platform.adapt.plans import choose_plan
 
     (tmp_path / "plan.yaml").write_text(example("plan.yaml", "yaml"))
-    plan, source = choose_plan(tmp_path, then="lora", file=tmp_path / "plan.yaml")
+    plan, source = choose_plan(tmp_path, then="lora", plan=tmp_path / "plan.yaml")
     assert [stage.name for stage in plan.stages] == ["prompt", "lora"]
     assert source.endswith("plan.yaml")
 

@@ -136,7 +136,7 @@ def test_the_package_installs_and_its_robot_goes_by_its_name(
     robot = package / "acme_arm"
     robot.mkdir(parents=True)
     (tmp_path / "acme-npz" / "pyproject.toml").write_text(block("acme-npz/pyproject.toml"))
-    hook = block("acme_npz/robots.py").partition("@hookimpl")[2]
+    hook = block("acme_npz/__init__.py, its end").partition("@hookimpl")[2]
     (package / "__init__.py").write_text(block("plugins/acme_arm/plugin.py") + "\n\n@hookimpl" + hook)
     for name in ("plugin.yaml", "README.md"):
         (robot / name).write_text(block(f"plugins/acme_arm/{name}"), encoding="utf-8")

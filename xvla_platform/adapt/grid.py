@@ -70,7 +70,7 @@ def plan_cells(base_folder: Path, grid: Mapping[str, Sequence[Value]], choices: 
             raise XvlaError("a value is given twice", field=name, found=", ".join(map(str, values)))
         if name in OF_THE_PLAN and choices.get(OF_THE_PLAN[name]) is not None and name != "then":
             raise XvlaError("is in the grid and an option as well", field=name, hint="leave one of them out")
-    if "then" in grid and choices.get("file") is not None:
+    if "then" in grid and choices.get("plan") is not None:
         raise XvlaError("--plan names every stage itself", field="then", hint="leave --plan or `then` out")
     cells: dict[str, Cell] = {}
     meant: set[str] = set()

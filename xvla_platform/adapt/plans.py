@@ -1,7 +1,7 @@
 """Which plan a run follows, and where each of its choices came from.
 
-Order: `--plan FILE`, else the base's own `adaptation.yaml`, else the built-in recipe; single flags on top. Every
-choice is returned with its source, so that it can be printed before compute is spent.
+Order: `--plan` (a file, or the name of a contributed plan), else the base's own `adaptation.yaml`, else the built-in
+recipe; single flags on top. Every choice is returned with its source, to be printed before compute is spent.
 """
 
 from pathlib import Path
@@ -14,14 +14,15 @@ from xvla_platform.specs.base import read_yaml, validate_model
 from xvla_platform.specs.plan import AdaptationPlan, Then
 
 BASE_PLANS = "adaptation.yaml"
+FILES = (".yaml", ".yml")
 
 
 def choose_plan(
     base_folder: Path,
     *,
     then: Then,
-    file: Path | None = None,
-    named: str | None = None,
+    plan: Path | None = None,
+    plugin: Path | None = None,
     steps: int | None = None,
     batch_size: int | None = None,
     seed: int | None = None,
@@ -32,12 +33,13 @@ def choose_plan(
 
     Args:
         then: What follows the prompt-only stage.
-        file: A plan written by the user. named: A plan contributed by a plugin.
+        plan: A file written by the user, or the name of a plan that a plugin contributes.
+        plugin: Folder of the robot's plugin, whose own code may contribute one.
         steps: Steps of every stage; a longer warm-up is shortened with it.
         start: How the slot starts, as `as_prompt` reads it.
         demonstrations: Episodes of the training split to learn from.
     """
-    data, source = _origin(base_folder, then, file, named)
+    data, source = _origin(base_folder, then, plan, plugin)
     changed = []
     for stage in data["stages"]:
         if steps is not None:
@@ -54,25 +56,26 @@ def choose_plan(
         data["demonstrations"] = demonstrations
     if start is not None:
         data["start"] = as_prompt(start, "--init").model_dump(mode="json")
-    plan = validate_model(AdaptationPlan, data, file or "plan")
-    return plan, source + (f", with {', '.join(changed)}" if changed else "")
+    source += f", with {', '.join(changed)}" if changed else ""
+    return validate_model(AdaptationPlan, data, plan or "plan"), source
 
 
-def _origin(base_folder: Path, then: Then, file: Path | None, named: str | None) -> tuple[dict[str, Any], str]:
-    if file is not None:
-        data = read_yaml(file)
-        return validate_model(AdaptationPlan, data, file).model_dump(mode="json"), f"{file}"
-    plans = contributions(build_manager(), "register_plans")
-    if named is not None:
-        if named not in plans:
-            raise XvlaError("no plan of that name", field="--plan", found=named, allowed=sorted(plans))
-        return plans[named].load()().model_dump(mode="json"), f"plan {named}"
+def _origin(base_folder: Path, then: Then, plan: Path | None, plugin: Path | None) -> tuple[dict[str, Any], str]:
+    if plan is not None and (plan.suffix in FILES or plan.is_file()):
+        return validate_model(AdaptationPlan, read_yaml(plan), plan).model_dump(mode="json"), f"{plan}"
+    plans = contributions(build_manager(plugin), "register_plans")
+    if plan is not None:
+        if str(plan) not in plans:
+            raise XvlaError(
+                "neither a file nor the name of a plan", field="--plan", found=str(plan), allowed=sorted(plans)
+            )
+        return plans[str(plan)].load()().model_dump(mode="json"), f"plan {plan}"
     own = base_folder / BASE_PLANS
     if own.is_file():
         stages = read_yaml(own)
         if not isinstance(stages, dict) or then not in {"none", *stages} or "prompt" not in stages:
             raise XvlaError("holds no stage for this plan", file=own, found=then)
         chosen = [stages["prompt"], *([stages[then]] if then != "none" else [])]
-        plan = validate_model(AdaptationPlan, {"name": f"prompt-{then}", "stages": chosen}, own)
-        return plan.model_dump(mode="json"), f"the base's {BASE_PLANS}"
+        found = validate_model(AdaptationPlan, {"name": f"prompt-{then}", "stages": chosen}, own)
+        return found.model_dump(mode="json"), f"the base's {BASE_PLANS}"
     return plans[f"prompt-{then}"].load()().model_dump(mode="json"), "the built-in recipe"

@@ -16,7 +16,7 @@ OF_THE_RUN = {
     "base_name": "--base",
     "revision": "--revision",
     "then": "--then",
-    "plan_file": "--plan",
+    "plan": "--plan",
     "steps": "--steps",
     "batch_size": "--batch-size",
     "seed": "--seed",
@@ -65,7 +65,7 @@ def adapt(
     base_name: str | None,
     revision: str | None,
     then: Any,
-    plan_file: Path | None,
+    plan: Path | None,
     steps: int | None,
     batch_size: int | None,
     seed: int | None,
@@ -94,13 +94,13 @@ def adapt(
     from xvla_platform.cli.adapt_run import run_adaptation
     from xvla_platform.platform.workspace import Workspace
 
-    _refuse_contradictions(resume, plan_file)
+    _refuse_contradictions(resume, plan)
     place = Workspace.find(workspace)
     names = sorted(set(embodiments))
     accelerator = make_accelerator(together=True)
     choices = {
         "then": then,
-        "file": plan_file,
+        "plan": plan,
         "steps": steps,
         "batch_size": batch_size,
         "seed": seed,
@@ -111,25 +111,27 @@ def adapt(
     def prepare() -> Any:
         """Everything that can be refused, on the first process; then the run's folder."""
         records = [_on_base(place, name, base_name, revision, dry_run) for name in names]
-        run, plan, records, estimate = _plan(place, records, choices, resume, accelerator)
+        run, planned, records, estimate = _plan(place, records, choices, resume, accelerator)
         root = runs_of(place, names)
         statistics = {name: statistics_of(place, name) for name in names} if run is None else run.statistics
         store = robots_store(root, records, statistics, machine_of(accelerator))
-        known = [] if resume else store.known(plan)
+        known = [] if resume else store.known(planned)
         if known and not reuse:
             say(f"note      an earlier run finished stage {', '.join(known)} alike; --reuse takes it from there")
         if not dry_run and run is None:
-            run = start_run(root, records, plan, statistics)
+            run = start_run(root, records, planned, statistics)
             if known and reuse:
                 store.lend(run)
                 say(f"reuse     stage {', '.join(known)} of an earlier run with the same robot, data, base and plan")
-        return run, plan, estimate, store
+        return run, planned, estimate, store
 
-    run, plan, estimate, store = on_first(accelerator, prepare)
+    run, planned, estimate, store = on_first(accelerator, prepare)
     again = " ".join(f"--embodiment {name}" for name in names)
     if dry_run:
         if accelerator.is_main_process:
-            done(next_command=f"xvla adapt {again}", data={"plan": plan.model_dump(mode="json"), "estimate": estimate})
+            done(
+                next_command=f"xvla adapt {again}", data={"plan": planned.model_dump(mode="json"), "estimate": estimate}
+            )
         return
     adaptations = run_adaptation(
         place,
@@ -178,6 +180,7 @@ def _plan(
     from xvla_platform.adapt.run import find_unfinished, newest_unfinished, runs_of
     from xvla_platform.adapt.start import check_start, one_group
     from xvla_platform.cli.adapt_estimate import show_estimate
+    from xvla_platform.platform.records import plugin_folder
 
     records, run = one_group(records), None
     root = runs_of(place, [record.spec.name for record in records])
@@ -189,7 +192,8 @@ def _plan(
         records = list(run.records)
     base = open_base(records[0], place)
     if run is None:
-        plan, source = choose_plan(base.folder, **choices)
+        folder = plugin_folder(place, records[0])
+        plan, source = choose_plan(base.folder, plugin=folder if folder.is_dir() else None, **choices)
     for record in records:
         check_start(record, base, plan, open_demonstrations(place, record), accelerator.num_processes)
     announce(records, base, plan, source, accelerator.num_processes)
@@ -204,7 +208,7 @@ def _plan(
     return run, plan, records, estimate
 
 
-def _refuse_contradictions(resume: bool, plan_file: Path | None) -> None:
+def _refuse_contradictions(resume: bool, plan: Path | None) -> None:
     context = click.get_current_context()
     given = [
         flag
@@ -217,7 +221,7 @@ def _refuse_contradictions(resume: bool, plan_file: Path | None) -> None:
             field=given[0],
             hint=f"leave {given[0]} out",
         )
-    if plan_file is not None and "--then" in given:
+    if plan is not None and "--then" in given:
         raise XvlaError("--plan names every stage itself", field="--then", hint="leave --plan or --then out")
 
 

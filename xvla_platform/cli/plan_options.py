@@ -17,7 +17,10 @@ OPTIONS: list[Callable[[Any], Any]] = [
         help="What follows the prompt-only stage.",
     ),
     click.option(
-        "--plan", "plan_file", type=click.Path(path_type=Path, dir_okay=False), help="A plan of your own (YAML)."
+        "--plan",
+        metavar="FILE|NAME",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="A plan of your own (YAML), or one that a plugin contributes, by its name.",
     ),
     click.option("--steps", type=click.IntRange(min=1), help="Steps of every stage."),
     click.option("--batch-size", type=click.IntRange(min=1), help="Samples a step, over all processes."),

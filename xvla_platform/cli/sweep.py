@@ -39,7 +39,7 @@ def sweep(
     embodiment: str,
     grids: tuple[str, ...],
     then: Any,
-    plan_file: Path | None,
+    plan: Path | None,
     steps: int | None,
     batch_size: int | None,
     name: str | None,
@@ -60,11 +60,11 @@ def sweep(
     from xvla_platform.platform.records import load_embodiment
     from xvla_platform.platform.workspace import Workspace
 
-    _refuse_contradictions(resume, file, grids, plan_file)
+    _refuse_contradictions(resume, file, grids, plan)
     place = Workspace.find(workspace)
     accelerator = make_accelerator()
     machine = machine_of(accelerator)
-    choices = {"then": then, "file": plan_file, "steps": steps, "batch_size": batch_size}
+    choices = {"then": then, "plan": plan, "steps": steps, "batch_size": batch_size}
 
     def prepare() -> Any:
         """Everything that can be refused, on the first process; then the sweep's folder."""
@@ -89,9 +89,9 @@ def sweep(
     _show(place, found, results)
 
 
-def _refuse_contradictions(resume: bool, file: Path | None, grids: tuple[str, ...], plan_file: Path | None) -> None:
+def _refuse_contradictions(resume: bool, file: Path | None, grids: tuple[str, ...], plan: Path | None) -> None:
     context = click.get_current_context()
-    own = {"file": "FILE", "grids": "--grid", "then": "--then", "plan_file": "--plan", "steps": "--steps"}
+    own = {"file": "FILE", "grids": "--grid", "then": "--then", "plan": "--plan", "steps": "--steps"}
     own |= {"batch_size": "--batch-size", "name": "--name", "features": "--features"}
     given = [
         flag for name, flag in own.items() if context.get_parameter_source(name) not in (None, ParameterSource.DEFAULT)
@@ -107,7 +107,7 @@ def _refuse_contradictions(resume: bool, file: Path | None, grids: tuple[str, ..
             found="both" if file else "neither",
             hint="for example --grid rank=4,8 --grid init=nearest,mixture",
         )
-    if plan_file is not None and "--then" in given:
+    if plan is not None and "--then" in given:
         raise XvlaError("--plan names every stage itself", field="--then", hint="leave --plan or --then out")
 
 
@@ -124,6 +124,7 @@ def _cells(
     from xvla_platform.adapt.grid import parse_grid, plan_cells
     from xvla_platform.adapt.prepare import open_base, open_demonstrations
     from xvla_platform.adapt.start import check_start
+    from xvla_platform.platform.records import plugin_folder
     from xvla_platform.specs.base import load_model, validate_model
     from xvla_platform.specs.sweep import SweepSpec
 
@@ -136,7 +137,8 @@ def _cells(
     if "then" in spec.grid and source is not ParameterSource.DEFAULT:
         raise XvlaError("is in the grid and an option as well", field="then", hint="leave one of them out")
     base = open_base(record, place)
-    cells = plan_cells(base.folder, spec.grid, choices)
+    folder = plugin_folder(place, record)
+    cells = plan_cells(base.folder, spec.grid, {**choices, "plugin": folder if folder.is_dir() else None})
     reader = open_demonstrations(place, record)
     for cell in cells:
         check_start(record, base, cell.plan, reader, processes)

@@ -29,7 +29,7 @@ class Factory:
     """A named contribution whose code is imported on first use.
 
     Attributes:
-        name: What users write (`format: lerobot`, `--plan default`); unique among the factories of its hook.
+        name: What users write (`format: lerobot`, `--plan careful`); unique among the factories of its hook.
         target: The object itself, or `"package.module:attribute"`; without an attribute, the module.
         summary: One line for listings.
     """
@@ -147,7 +147,7 @@ def register_storages() -> Iterable[Storage]:
 
 @hookspec
 def register_plans() -> Iterable[Factory]:
-    """Adaptation plans by name."""
+    """Adaptation plans by name, for `xvla adapt --plan NAME`."""
     raise NotImplementedError
 
 
