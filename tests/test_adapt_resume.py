@@ -86,6 +86,22 @@ def test_stopped_and_resumed_it_has_the_same_bytes(
     assert command(*ADAPT, "--resume", cwd=fresh) == 2
 
 
+def test_a_requeued_job_goes_on_with_its_own_run_alone(
+    done: Path, fresh: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """`--resume-if-begun` takes up an interrupted run of the same plan, and no other; then there is none left."""
+    job = (*ADAPT, "--plan", "plan.yaml", "--resume-if-begun")
+    finish(start(*job, cwd=fresh, env=stop_at("lora", 3)))
+    capfd.readouterr()
+    assert command(*job, "--seed", "9", "--dry-run", cwd=fresh) == 0
+    assert "runs/my_arm/001 was not finished" in capfd.readouterr().out
+    assert command(*job, cwd=fresh) == 0
+    assert "resume    runs/my_arm/001, an interrupted run of this plan" in capfd.readouterr().out
+    assert adapter(fresh, 1) == adapter(done, 2)
+    assert command(*job, "--dry-run", cwd=fresh) == 0
+    assert "runs/my_arm/001" not in capfd.readouterr().out
+
+
 def test_killed_after_registering_it_makes_no_second_version(done: Path, tmp_path: Path) -> None:
     """Between the rename into the registry and the run's own note of it."""
     root = tmp_path / "place"

@@ -30,7 +30,7 @@ def assert_command(words: list[str]) -> None:
 
 
 def test_the_slurm_script_starts_what_it_says(tmp_path: Path) -> None:
-    """Run by bash, with SLURM's programs replaced by ones that print: the command is whole, also after a requeue."""
+    """Run by bash, with SLURM's programs replaced by ones that print: the command is whole, and goes on after a requeue."""
     script = EXAMPLES / "slurm.sh"
     assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
     for name, body in {"scontrol": "echo node-a; echo node-b", "srun": 'printf "%s\\n" "$@"'}.items():
@@ -39,19 +39,17 @@ def test_the_slurm_script_starts_what_it_says(tmp_path: Path) -> None:
         program.chmod(0o755)
     bash = shutil.which("bash")
     assert bash is not None
-    for restarts in ("0", "1"):
-        env = {
-            "PATH": f"{tmp_path}:/usr/bin:/bin",
-            "SLURM_JOB_NODELIST": "node-[a-b]",
-            "SLURM_JOB_NUM_NODES": "2",
-            "SLURM_JOB_ID": "7",
-            "SLURM_RESTART_COUNT": restarts,
-        }
-        done = subprocess.run([bash, script], env=env, capture_output=True, text=True, check=True)
-        words = done.stdout.splitlines()
-        assert_command(words[words.index("torchrun") :])
-        assert "node-a:29500" in words
-        assert ("--resume" in words) == (restarts == "1")
+    env = {
+        "PATH": f"{tmp_path}:/usr/bin:/bin",
+        "SLURM_JOB_NODELIST": "node-[a-b]",
+        "SLURM_JOB_NUM_NODES": "2",
+        "SLURM_JOB_ID": "7",
+    }
+    done = subprocess.run([bash, script], env=env, capture_output=True, text=True, check=True)
+    words = done.stdout.splitlines()
+    assert_command(words[words.index("torchrun") :])
+    assert "node-a:29500" in words
+    assert "--resume-if-begun" in words
 
 
 def test_the_kubernetes_job_starts_what_it_says() -> None:

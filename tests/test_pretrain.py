@@ -214,6 +214,17 @@ def test_an_existing_base_is_never_replaced(whole: Path, capfd: pytest.CaptureFi
     assert tree(whole / "bases") == before
 
 
+def test_a_requeued_pretraining_finds_its_base(whole: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """`--resume-if-begun` where the base is already there changes nothing; a base of another recipe stays refused."""
+    before = weights(whole)
+    assert command(*PRETRAIN, "--resume-if-begun", cwd=whole) == 0
+    assert weights(whole) == before
+    untrained = (*PRETRAIN, "--untrained", "--out", "bases/random", "--resume-if-begun")
+    assert command(*untrained, cwd=whole) == command(*untrained, cwd=whole) == 0
+    assert command(*PRETRAIN, "--resume-if-begun", "--set", "seed=7", cwd=whole) == 2
+    assert "exists already" in capfd.readouterr().err
+
+
 def test_checkpoints_are_not_erased_by_the_same_command(whole: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Who forgot --resume is told; hours of training are removed by hand or not at all."""
     run = whole / "runs" / "pretrain" / "small"

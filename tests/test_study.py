@@ -68,9 +68,11 @@ def test_a_study_is_the_product_of_its_lists_with_every_cell_once(place: Path, t
     assert sum(name.startswith("adapt.") for name in names) == 5
     assert sum(name.startswith("eval.") for name in names) == 6
     assert [name for name in names if name.startswith("forget.")] == [
-        "forget.small.dot_arm.untouched-d0-nearest-s0.other",
         "forget.small.dot_arm.prompt-d4-nearest-s0.other",
+        "forget.small.untouched.other",
     ]
+    driving = {step.lane for step in steps if "other" in step.words or step.about.get("driven") == "other"}
+    assert driving == {"small.driven.other"}, "they number their folders in one place"
     for i, step in enumerate(steps):
         assert set(step.needs) <= set(names[:i])
     some = [step.id for step in chosen(steps, "eval.*random*")]
@@ -116,6 +118,18 @@ def test_bases_of_one_recipe_differ_in_what_they_set(place: Path, tmp_path: Path
         ),
         ({"bases": {"small": {"folder": "BASE", "set": {"seed": 1}}}}, "or sets values, has a recipe"),
         ({"held_out": ["arm_without_plugin"]}, "no such plugin"),
+        ({"held_out": ["../dot_arm"]}, "held_out[0]: String should match"),
+        ({"cells": [{"bases": ["small"], "rungs": ["prompt"], "seeds": []}]}, "cells[0].seeds: Tuple should have"),
+        ({"cells": [{"bases": ["small"], "rungs": ["prompt"], "demonstrations": [-3]}]}, "greater than or equal to 1"),
+        ({"rungs": {"prompt": {"plan": "gone.yaml"}, "untouched": {"untouched": True}}}, "rungs.prompt.plan: no such"),
+        (
+            {
+                "cells": [{"bases": ["small"], "rungs": ["prompt"]}],
+                "ablation": {"rungs": ["untouched"], "episodes": 1},
+            },
+            "no cell has 'untouched', which forgetting or ablation",
+        ),
+        ({"recordings": [{"plugin": "dot_arm", "episodes": count} for count in (3, 4)]}, "would lie in one folder"),
         ({"recordings": [{"plugin": "dot_arm"}]}, "either episodes or still_scenes"),
         (
             {"recordings": [{"plugin": "dot_arm", "still_scenes": 3, "slips": 0.3}]},
@@ -157,6 +171,17 @@ def test_a_killed_study_goes_on_where_it_was(here: Run, place: Path) -> None:
     assert (folder / "success.png").stat().st_size > 1000
     states = here("study", "study.yaml", "--dry-run", cwd=place).stdout
     assert "to do" not in states
+
+
+def test_an_answer_to_other_settings_is_not_taken_for_one_to_these(here: Run, place: Path) -> None:
+    """Half the episodes of before are no result of the study as it stands; as it was, all of it is still done."""
+    assert here("study", "study.yaml", "--json", cwd=place).returncode == 0
+    write_study(place, closed_loop={**STUDY["closed_loop"], "episodes": 1})
+    for more in ((), ("--report",), ("--dry-run",)):
+        line = one_line_error(here("study", "study.yaml", *more, cwd=place))
+        assert "was run with other settings than the study has now; found --episodes 2; allowed: --episodes 1" in line
+    write_study(place)
+    assert "to do" not in here("study", "study.yaml", "--dry-run", cwd=place).stdout
 
 
 def test_a_step_that_fails_is_told_with_its_words(here: Run, place: Path, tmp_path: Path) -> None:

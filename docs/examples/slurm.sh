@@ -14,10 +14,6 @@ set -euo pipefail
 ROBOT=${1:-my_arm}
 GPUS=${SLURM_GPUS_ON_NODE:-4}
 HEAD=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)
-RESUME=()
-if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ]; then
-    RESUME=(--resume)
-fi
 
 srun --kill-on-bad-exit=1 torchrun \
     --nnodes "$SLURM_JOB_NUM_NODES" \
@@ -25,4 +21,4 @@ srun --kill-on-bad-exit=1 torchrun \
     --rdzv-id "$SLURM_JOB_ID" \
     --rdzv-backend c10d \
     --rdzv-endpoint "$HEAD:29500" \
-    -m xvla_platform adapt --embodiment "$ROBOT" "${RESUME[@]}"
+    -m xvla_platform adapt --embodiment "$ROBOT" --resume-if-begun

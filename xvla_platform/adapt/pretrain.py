@@ -188,8 +188,7 @@ def _check_out(out: Path, text: str, resume: bool) -> None:
         return
     if not resume:
         raise XvlaError("exists already", file=out, hint="choose another --out, or remove it")
-    made_by = out / RECIPE
-    if not made_by.is_file() or made_by.read_text(encoding="utf-8") != text:
+    if not _is(out / RECIPE, text):
         raise XvlaError(
             "exists already and is not a base of this recipe", file=out, hint="choose another --out, or remove it"
         )
@@ -228,17 +227,29 @@ def check_recipe(recipe: PretrainRecipe, file: Path, robots: list[Robot], proces
             )
 
 
+def begun(run: Path, out: Path, text: str) -> bool:
+    """Whether there is something of this very recipe to go on with: checkpoints in `run`, or its base in `out`."""
+    trained = bool(snapshots(run / "checkpoints")) and _is(run / RECIPE, text)
+    return trained or _is(out / RECIPE, text)
+
+
+def _is(file: Path, text: str) -> bool:
+    return file.is_file() and file.read_text(encoding="utf-8") == text
+
+
 def _begin(run: Path, text: str, recipe_file: Path, resume: bool) -> None:
     """Clear what an earlier run of that name left, or make sure that what is resumed is a run of this recipe."""
-    kept = run / RECIPE
-    same = kept.is_file() and kept.read_text(encoding="utf-8") == text
-    if resume:
-        if kept.is_file() and not same:
-            raise XvlaError(
-                "the recipe changed since the interrupted run", file=recipe_file, hint="start again without --resume"
-            )
+    kept, some = run / RECIPE, bool(snapshots(run / "checkpoints"))
+    same = _is(kept, text)
+    if resume and kept.is_file() and not same:
+        raise XvlaError(
+            "the recipe changed since the interrupted run", file=recipe_file, hint="start again without --resume"
+        )
+    if resume and some and not same:
+        raise XvlaError("holds checkpoints without their recipe", file=run, hint="remove that folder to start again")
+    if resume and same:
         return
-    if same and snapshots(run / "checkpoints"):
+    if same and some:
         raise XvlaError(
             "holds checkpoints of this recipe",
             file=run,

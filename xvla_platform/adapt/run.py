@@ -179,14 +179,21 @@ def newest_unfinished(root: Path) -> Run:
     return run
 
 
-def find_unfinished(root: Path) -> Run | None:
-    """The newest run that has not finished; those of a sweep belong to the sweep."""
+def find_unfinished(
+    root: Path, plan: AdaptationPlan | None = None, records: Sequence[EmbodimentRecord] = ()
+) -> Run | None:
+    """The newest run that has not finished, with `plan` that of this plan and these records alone.
+
+    Runs of a sweep belong to the sweep.
+    """
     for folder in sorted(root.glob("*"), key=_number, reverse=True):
         if not (folder / STATE).is_file():
             continue
         data = read_json(folder / STATE)
         if data["state"]["status"] == "running" and data.get("sweep") is None:
-            return load_run(folder)
+            run = load_run(folder)
+            if plan is None or (run.plan == plan and list(run.records) == list(records)):
+                return run
     return None
 
 

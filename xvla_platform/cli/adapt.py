@@ -23,6 +23,7 @@ OF_THE_RUN = {
     "start": "--init",
     "demonstrations": "--demonstrations",
     "reuse": "--reuse",
+    "resume_if_begun": "--resume-if-begun",
 }
 
 
@@ -52,6 +53,11 @@ OF_THE_RUN = {
 )
 @click.option("--resume", is_flag=True, help="Go on with the newest interrupted run, with its own plan.")
 @click.option(
+    "--resume-if-begun",
+    is_flag=True,
+    help="Go on with an interrupted run of this very plan, if there is one, else start: for jobs that are requeued.",
+)
+@click.option(
     "--features",
     type=click.Choice(["auto", "cache", "on-the-fly"]),
     default="auto",
@@ -73,6 +79,7 @@ def adapt(
     demonstrations: int | None,
     reuse: bool,
     resume: bool,
+    resume_if_begun: bool,
     features: Any,
     feature_budget: float,
     dry_run: bool,
@@ -111,11 +118,12 @@ def adapt(
     def prepare() -> Any:
         """Everything that can be refused, on the first process; then the run's folder."""
         records = [_on_base(place, name, base_name, revision, dry_run) for name in names]
-        run, planned, records, estimate = _plan(place, records, choices, resume, accelerator)
+        run, planned, records, estimate = _plan(place, records, choices, resume, resume_if_begun, accelerator)
+        begun = run is not None
         root = runs_of(place, names)
         statistics = {name: statistics_of(place, name) for name in names} if run is None else run.statistics
         store = robots_store(root, records, statistics, machine_of(accelerator))
-        known = [] if resume else store.known(planned)
+        known = [] if begun else store.known(planned)
         if known and not reuse:
             say(f"note      an earlier run finished stage {', '.join(known)} alike; --reuse takes it from there")
         if not dry_run and run is None:
@@ -123,9 +131,9 @@ def adapt(
             if known and reuse:
                 store.lend(run)
                 say(f"reuse     stage {', '.join(known)} of an earlier run with the same robot, data, base and plan")
-        return run, planned, estimate, store
+        return run, begun, planned, estimate, store
 
-    run, planned, estimate, store = on_first(accelerator, prepare)
+    run, begun, planned, estimate, store = on_first(accelerator, prepare)
     again = " ".join(f"--embodiment {name}" for name in names)
     if dry_run:
         if accelerator.is_main_process:
@@ -137,7 +145,7 @@ def adapt(
         place,
         run,
         accelerator,
-        resume=resume,
+        resume=begun,
         features=features,
         budget_gb=feature_budget,
         stage_finished=lambda index: store.keep(run, index),
@@ -169,7 +177,7 @@ def _show(place: Any, run: Any, adaptations: Any) -> None:
 
 
 def _plan(
-    place: Any, records: list[Any], choices: dict[str, Any], resume: bool, accelerator: Any
+    place: Any, records: list[Any], choices: dict[str, Any], resume: bool, if_begun: bool, accelerator: Any
 ) -> tuple[Any, Any, list[Any], dict[str, Any]]:
     """The interrupted run to go on with, if that is asked for, the plan, the records it holds for, and its estimate.
 
@@ -194,11 +202,14 @@ def _plan(
     if run is None:
         folder = plugin_folder(place, records[0])
         plan, source = choose_plan(base.folder, plugin=folder if folder.is_dir() else None, **choices)
+        run = find_unfinished(root, plan, records) if if_begun else None
+        if run is not None:
+            say(f"resume    {place.shown(run.folder)}, an interrupted run of this plan")
     for record in records:
         check_start(record, base, plan, open_demonstrations(place, record), accelerator.num_processes)
     announce(records, base, plan, source, accelerator.num_processes)
     estimate = show_estimate(records, base, plan, accelerator)
-    unfinished = None if resume else find_unfinished(root)
+    unfinished = None if run is not None else find_unfinished(root)
     if unfinished is not None:
         again = " ".join(f"--embodiment {record.spec.name}" for record in records)
         say(

@@ -13,6 +13,11 @@ from xvla_platform.errors import XvlaError
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Model folder; else bases/<name>.")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint of this recipe's run.")
 @click.option(
+    "--resume-if-begun",
+    is_flag=True,
+    help="Go on from this recipe's last checkpoint, if there is one, else start: for jobs that are requeued.",
+)
+@click.option(
     "--untrained", is_flag=True, help="Write the base with random weights: the start of training from scratch."
 )
 @click.option(
@@ -24,7 +29,13 @@ from xvla_platform.errors import XvlaError
 )
 @common_options
 def pretrain(
-    recipe: Path, out: Path | None, resume: bool, untrained: bool, changes: tuple[str, ...], workspace: Path | None
+    recipe: Path,
+    out: Path | None,
+    resume: bool,
+    resume_if_begun: bool,
+    untrained: bool,
+    changes: tuple[str, ...],
+    workspace: Path | None,
 ) -> None:
     """Pretrain the base that RECIPE describes: its dimensions, robots, rows and mixture phases.
 
@@ -35,7 +46,7 @@ def pretrain(
     from xvla_platform.adapt.base_folder import HELD_OUT
     from xvla_platform.adapt.launch import make_accelerator
     from xvla_platform.adapt.loop import Observers
-    from xvla_platform.adapt.pretrain import CURVES
+    from xvla_platform.adapt.pretrain import CURVES, begun
     from xvla_platform.adapt.pretrain import pretrain as run_pretraining
     from xvla_platform.adapt.run import RunLog
     from xvla_platform.cli.progress import Bars
@@ -69,7 +80,7 @@ def pretrain(
                 observer=Observers(bars, log) if log is not None else bars,
                 accelerator=accelerator,
                 progress=bars.task if main else None,
-                resume=resume,
+                resume=resume or (resume_if_begun and begun(folder, target, text)),
                 untrained=untrained,
             )
     finally:

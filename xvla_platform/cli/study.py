@@ -29,7 +29,8 @@ def study(
     Every step is a process of its own whose answer is kept. Interrupted at any moment, the same command goes on: what
     is finished stays finished, and an interrupted training continues from its last checkpoint.
     """
-    from xvla_platform.platform.files import write_json, write_text
+    from xvla_platform.adapt.holding import held
+    from xvla_platform.platform.files import os_errors, write_json, write_text
     from xvla_platform.platform.workspace import Workspace
     from xvla_platform.study.results import collect, plot_success, tables
     from xvla_platform.study.run import Progress, answer_of, prepare, run_steps
@@ -42,13 +43,12 @@ def study(
     steps = steps_of(loaded, file.absolute(), folder)
     wanted = chosen(steps, only)
     if dry_run:
-        states = [(step.id, "done" if answer_of(folder, step.id) is not None else "to do") for step in wanted]
+        states = [(step.id, "done" if answer_of(folder, step) is not None else "to do") for step in wanted]
         table(("step", "state"), states)
         words = {step.id: list(step.words) for step in wanted}
         done(next_command=f"xvla study {file}", data={"steps": words})
         return
     if not report:
-        prepare(loaded, file, folder)
 
         def started(step: Step) -> None:
             say(f"{step.id}: xvla {' '.join(step.words)}")
@@ -56,7 +56,12 @@ def study(
         def finished(step: Step, seconds: float, count: int, total: int) -> None:
             say(f"{step.id}: {seconds:.0f} s, {count} of {total} steps")
 
-        run_steps(wanted, folder, workers=workers, progress=Progress(started=started, finished=finished))
+        with os_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        with held(folder) as lock:
+            prepare(loaded, file, folder)
+            progress = Progress(started=started, finished=finished)
+            run_steps(wanted, folder, workers=workers, progress=progress, lock=lock)
     rows = collect(steps, folder)
     write_json(folder / "results.json", {"schema_version": 1, "study": loaded.model_dump(mode="json"), **rows})
     write_text(folder / "results.md", tables(loaded, rows))

@@ -10,7 +10,7 @@ from typing import Any
 from xvla_platform.closed_loop.results import OVERALL
 from xvla_platform.study.run import answer_of
 from xvla_platform.study.spec import StudySpec
-from xvla_platform.study.steps import START, Step
+from xvla_platform.study.steps import Step
 
 OWN = "own"
 
@@ -20,7 +20,7 @@ def collect(steps: Sequence[Step], folder: Path) -> dict[str, list[dict[str, Any
     kinds = ("experts", "success", "open_loop", "forgetting", "ablation")
     out: dict[str, list[dict[str, Any]]] = {kind: [] for kind in kinds}
     for step in steps:
-        answer = answer_of(folder, step.id)
+        answer = answer_of(folder, step)
         kind = step.id.partition(".")[0]
         if answer is None:
             continue
@@ -48,7 +48,8 @@ def tables(study: StudySpec, rows: Mapping[str, list[dict[str, Any]]]) -> str:
     for robot in study.held_out:
         own = [row for row in rows["success"] if row["robot"] == robot]
         if own:
-            parts.append(f"### {robot}: success\n\n" + _success(study, own, ("base", "rung", "demonstrations", "init")))
+            keys = ("base", "rung", "demonstrations", "init", *_seed(own))
+            parts.append(f"### {robot}: success\n\n" + _success(study, own, keys))
     errors = rows["open_loop"]
     if errors:
         parts.append("### Errors on held-out episodes\n\n" + _errors(errors))
@@ -87,7 +88,7 @@ def _experts(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _errors(rows: Sequence[Mapping[str, Any]]) -> str:
-    keys = ("base", "robot", "rung", "demonstrations", "init")
+    keys = ("base", "robot", "rung", "demonstrations", "init", *_seed(rows))
     fields = list(dict.fromkeys(field for row in rows for field in row["table"]))
     body = []
     for row in rows:
@@ -97,6 +98,11 @@ def _errors(rows: Sequence[Mapping[str, Any]]) -> str:
         ]
         body.append([*(str(row[key]) for key in keys), *cells])
     return markdown([*keys, *fields], body)
+
+
+def _seed(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The column that tells rows apart which differ in the seed alone."""
+    return ("seed",) if len({row["seed"] for row in rows}) > 1 else ()
 
 
 def _share(share: Mapping[str, Any]) -> str:
@@ -113,7 +119,7 @@ def markdown(headers: Sequence[str], body: Iterable[Sequence[str]]) -> str:
 
 
 def plot_success(study: StudySpec, rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Success over the number of demonstrations, one panel a held-out robot, one line a base and rung."""
+    """Success over the number of demonstrations, one panel a held-out robot, one line a way to adapt."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -121,12 +127,13 @@ def plot_success(study: StudySpec, rows: Sequence[Mapping[str, Any]], path: Path
 
     task = OVERALL if len(study.closed_loop.tasks) > 1 else study.closed_loop.tasks[0]
     figure, axes = plt.subplots(1, len(study.held_out), figsize=(5.2 * len(study.held_out), 4), squeeze=False)
+    several = [name for name in ("init", "seed") if len({row[name] for row in rows}) > 1]
     for axis, robot in zip(axes[0], study.held_out, strict=True):
         lines: dict[str, list[tuple[int, Mapping[str, Any]]]] = {}
         for row in rows:
-            if row["robot"] == robot and row["init"] == START and not row["seed"]:
-                share = row["tasks"][task]["success"]
-                lines.setdefault(f"{row['base']}, {row['rung']}", []).append((row["demonstrations"], share))
+            if row["robot"] == robot:
+                label = ", ".join(str(row[name]) for name in ("base", "rung", *several))
+                lines.setdefault(label, []).append((row["demonstrations"], row["tasks"][task]["success"]))
         for label, points in lines.items():
             points.sort(key=lambda point: point[0])
             x = [count for count, _ in points]

@@ -1,30 +1,33 @@
 """Running a study: each step a process of its own, its answer kept, and a second start goes on with what is missing.
 
 Below the study's folder, `steps/<id>.json` is the answer of a finished step (what the command prints with `--json`)
-and `steps/<id>.log` what it said. A step that fails stops the study after the steps beside it.
+and `steps/<id>.log` what it said. A step that fails stops the study after the steps beside it. An answer counts as long
+as the study would still ask for it in the same words.
 """
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xvla_platform.adapt.holding import held
 from xvla_platform.errors import XvlaError
-from xvla_platform.platform.files import os_errors, read_json, write_json, write_text
+from xvla_platform.platform.files import atomic_folder, os_errors, read_json, write_json, write_text
 from xvla_platform.platform.workspace import CONFIG_NAME, CONFIG_TEXT
 from xvla_platform.sim.folders import DEMONSTRATIONS, RIGS, STILL_SCENES
 from xvla_platform.study.spec import StudySpec
 from xvla_platform.study.steps import LABEL, PRETRAIN, Step
 
 POLL_S = 0.5
+# How a command is started that may have been begun before, and what it need not compute again.
+CONTINUED = {"pretrain": ("--resume-if-begun",), "adapt": ("--resume-if-begun", "--reuse")}
 LAUNCHER = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
 
 
@@ -48,9 +51,9 @@ def prepare(study: StudySpec, file: Path, folder: Path) -> None:
             raise XvlaError("no such plugin", file=file, field="plugins", found=str(source))
         own = any(part.plugin == robot for part in study.recordings)
         if not target.exists():
-            with os_errors(target):
-                ignore = shutil.ignore_patterns(DEMONSTRATIONS, STILL_SCENES, RIGS) if own else None
-                shutil.copytree(source, target, ignore=ignore)
+            ignore = shutil.ignore_patterns(DEMONSTRATIONS, STILL_SCENES, RIGS, ".*") if own else None
+            with atomic_folder(target) as building:
+                shutil.copytree(source, building, ignore=ignore, dirs_exist_ok=True)
     for place in (folder, *(folder / "workspaces" / base for base in study.bases)):
         if not (place / CONFIG_NAME).is_file():
             with os_errors(place):
@@ -58,20 +61,41 @@ def prepare(study: StudySpec, file: Path, folder: Path) -> None:
             write_text(place / CONFIG_NAME, CONFIG_TEXT)
 
 
-def answer_of(folder: Path, step: str) -> dict[str, Any] | None:
-    """What a finished step answered."""
-    path = folder / "steps" / f"{step}.json"
-    return dict(read_json(path)) if path.is_file() else None
+def answer_of(folder: Path, step: Step) -> dict[str, Any] | None:
+    """What a finished step answered; an answer to other words than the step's is refused."""
+    path = folder / "steps" / f"{step.id}.json"
+    if not path.is_file():
+        return None
+    answer = dict(read_json(path))
+    was, now = _settings(answer["step"]["words"]), _settings(step.words)
+    if was != now:
+        first = next((i for i, pair in enumerate(zip(was, now, strict=False)) if pair[0] != pair[1]), -1)
+        near = slice(first - 1, first + 1) if first > 0 else slice(-2, None)  # an option and its value
+        raise XvlaError(
+            "was run with other settings than the study has now",
+            file=path,
+            found=" ".join(was[near]),
+            allowed=" ".join(now[near]),
+            hint="remove that file, and those of the steps that built on it, to run them again; or give another --out",
+        )
+    return answer
 
 
-def run_steps(steps: Sequence[Step], folder: Path, *, workers: int, progress: Progress) -> None:
-    """Run what is not done yet, `workers` steps at a time; a step that outlives its study keeps others out."""
-    with held(folder) as lock:
-        _run(steps, folder, workers, progress, lock)
+def _settings(words: Sequence[str]) -> list[str]:
+    """A step's words without the places of files, which may have been moved."""
+    return [Path(word).name if Path(word).is_absolute() else word for word in words]
 
 
-def _run(steps: Sequence[Step], folder: Path, workers: int, progress: Progress, lock: int) -> None:
-    finished = {step.id for step in steps if answer_of(folder, step.id) is not None}
+def run_steps(steps: Sequence[Step], folder: Path, *, workers: int, progress: Progress, lock: int) -> None:
+    """Run what is not done yet, `workers` steps at a time.
+
+    Args:
+        lock: What `held(folder)` gave; a step that outlives its study keeps others out by it.
+    """
+    for step in steps:
+        _keep_outlived(folder, step)
+    finished = {step.id for step in steps if answer_of(folder, step) is not None}
+    by_id = {step.id: step for step in steps}
     waiting = [step for step in steps if step.id not in finished]
     running: dict[str, tuple[Step, subprocess.Popen[bytes], float]] = {}
     failed: Step | None = None
@@ -82,13 +106,13 @@ def _run(steps: Sequence[Step], folder: Path, workers: int, progress: Progress, 
                 while failed is None and len(running) < workers:
                     busy = {step.lane for step, _, _ in running.values()}
                     free = (s for s in waiting if s.lane not in busy and finished.issuperset(s.needs))
-                    step = next(free, None)
+                    chosen = next(free, None)
                     # Pretraining has a process for every worker: nothing else runs beside it.
-                    if step is None or (running and (step.together or PRETRAIN in busy)):
+                    if chosen is None or (running and (chosen.together or PRETRAIN in busy)):
                         break
-                    waiting.remove(step)
-                    running[step.id] = (step, _start(step, folder, workers, lock), time.monotonic())
-                    progress.started(step)
+                    waiting.remove(chosen)
+                    running[chosen.id] = (chosen, _start(chosen, by_id, folder, workers, lock), time.monotonic())
+                    progress.started(chosen)
                 for name, (step, process, began) in list(running.items()):
                     if process.poll() is None:
                         continue
@@ -109,7 +133,7 @@ def _run(steps: Sequence[Step], folder: Path, workers: int, progress: Progress, 
                 process.wait()
     if failed is not None:
         raise XvlaError(
-            f"a step failed: xvla {' '.join(_words(failed, folder))}",
+            f"a step failed: xvla {' '.join(_words(failed, by_id, folder))}",
             file=folder / "steps" / f"{failed.id}.log",
             found=_last_line(folder, failed),
             hint="mend it and start the study again: what is done stays done",
@@ -138,29 +162,20 @@ def _told_to_stop() -> Iterator[Callable[[], None]]:
             signal.signal(number, handler)
 
 
-def _words(step: Step, folder: Path) -> list[str]:
+def _words(step: Step, by_id: Mapping[str, Step], folder: Path) -> list[str]:
     """The step's words, with the version that it is about, and going on where it was interrupted."""
     words = list(step.words)
     if LABEL in words:
-        answer = answer_of(folder, step.needs[0])
+        answer = answer_of(folder, by_id[step.needs[0]])
         assert answer is not None
         words[words.index(LABEL)] = str(answer["adaptation"])
-    begun = (folder / "steps" / f"{step.id}.log").is_file()
-    if begun and step.words[0] == "pretrain":
-        words.append("--resume")
-    if begun and step.words[0] == "adapt":
-        from xvla_platform.adapt.run import find_unfinished
-
-        place = Path(step.words[step.words.index("--workspace") + 1])
-        robot = step.words[step.words.index("--embodiment") + 1]
-        if find_unfinished(place / "runs" / robot) is not None:
-            return ["adapt", "--embodiment", robot, "--workspace", str(place), "--resume"]
-    return words
+    return [*words, *CONTINUED.get(words[0], ())]
 
 
-def _start(step: Step, folder: Path, workers: int, lock: int) -> "subprocess.Popen[bytes]":
+def _start(step: Step, by_id: Mapping[str, Step], folder: Path, workers: int, lock: int) -> "subprocess.Popen[bytes]":
     (folder / "steps").mkdir(exist_ok=True)
-    words = _words(step, folder)
+    words = _words(step, by_id, folder)
+    write_json(_begun(folder, step), list(step.words))
     environment = dict(os.environ)
     if workers > 1:
         # Two processes of one thread each do more than one of two: small matrices leave threads waiting.
@@ -177,12 +192,30 @@ def _part(folder: Path, step: Step) -> Path:
     return folder / "steps" / f"{step.id}.part"
 
 
+def _begun(folder: Path, step: Step) -> Path:
+    """The words that the step was last started with."""
+    return folder / "steps" / f"{step.id}.begun"
+
+
+def _keep_outlived(folder: Path, step: Step) -> None:
+    """Keep what a step answered that ended after its study was killed."""
+    part, begun = _part(folder, step), _begun(folder, step)
+    if part.is_file() and begun.is_file() and read_json(begun) == list(step.words):
+        try:
+            answer = json.loads(part.read_text(encoding="utf-8"))
+        except ValueError:
+            return  # it was killed too
+        if "error" not in answer:
+            _keep(folder, step)
+
+
 def _keep(folder: Path, step: Step) -> None:
     """Keep the answer of a step that ended well."""
     part = _part(folder, step)
     answer = read_json(part)
     write_json(folder / "steps" / f"{step.id}.json", {**answer, "step": {"words": list(step.words), **step.about}})
     part.unlink()
+    _begun(folder, step).unlink(missing_ok=True)
 
 
 def _last_line(folder: Path, step: Step) -> str:

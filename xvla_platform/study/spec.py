@@ -1,12 +1,16 @@
 """`study.yaml`: which bases, robots, numbers of demonstrations and ways to adapt are compared, and by what."""
 
+import json
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from xvla_platform.specs.base import SCHEMA_VERSION, StrictModel, load_model
 from xvla_platform.specs.plan import Then
+
+# Bases, rungs and plugins are parts of file names.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 
 
 class Recording(StrictModel):
@@ -21,7 +25,7 @@ class Recording(StrictModel):
         seed: Of the first scene.
     """
 
-    plugin: str
+    plugin: Name
     task: str = "all"
     episodes: int | None = Field(default=None, ge=1)
     still_scenes: int | None = Field(default=None, ge=1)
@@ -60,6 +64,10 @@ class Base(StrictModel):
             raise ValueError("a base has either a recipe or a folder")
         if (self.untrained or self.set) and self.recipe is None:
             raise ValueError("a base that is untrained, or sets values, has a recipe")
+        try:
+            json.dumps(self.set, allow_nan=False)
+        except (TypeError, ValueError):
+            raise ValueError("`set` holds a value that is no text, finite number, list or mapping") from None
         return self
 
 
@@ -86,9 +94,9 @@ class Cells(StrictModel):
 
     bases: tuple[str, ...] = Field(min_length=1)
     rungs: tuple[str, ...] = Field(min_length=1)
-    demonstrations: tuple[int, ...] = (50,)
-    inits: tuple[str, ...] = ("nearest",)
-    seeds: tuple[int, ...] = (0,)
+    demonstrations: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(50,), min_length=1)
+    inits: tuple[str, ...] = Field(default=("nearest",), min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1)
 
 
 class ClosedLoop(StrictModel):
@@ -106,7 +114,7 @@ class ClosedLoop(StrictModel):
 class Forgetting(StrictModel):
     """Pretraining robots that are driven again by an adaptation's weights, from their own rows."""
 
-    robots: tuple[str, ...] = Field(min_length=1)
+    robots: tuple[Name, ...] = Field(min_length=1)
     rungs: tuple[str, ...] = Field(min_length=1)
     episodes: int = Field(ge=1)
 
@@ -133,10 +141,10 @@ class StudySpec(StrictModel):
     description: str
     plugins: Path
     recordings: tuple[Recording, ...] = ()
-    bases: dict[str, Base] = Field(min_length=1)
-    held_out: tuple[str, ...] = Field(min_length=1)
+    bases: dict[Name, Base] = Field(min_length=1)
+    held_out: tuple[Name, ...] = Field(min_length=1)
     accept: tuple[str, ...] = ()
-    rungs: dict[str, Rung] = Field(min_length=1)
+    rungs: dict[Name, Rung] = Field(min_length=1)
     cells: tuple[Cells, ...] = Field(min_length=1)
     closed_loop: ClosedLoop
     forgetting: Forgetting | None = None
@@ -147,9 +155,16 @@ class StudySpec(StrictModel):
         for cells in self.cells:
             _known("bases", cells.bases, self.bases)
             _known("rungs", cells.rungs, self.rungs)
+        used = {rung for cells in self.cells for rung in cells.rungs}
         for part in (self.forgetting, self.ablation):
             if part is not None:
                 _known("rungs", part.rungs, self.rungs)
+                idle = [rung for rung in part.rungs if rung not in used]
+                if idle:
+                    raise ValueError(f"rungs: no cell has {idle[0]!r}, which forgetting or ablation asks for")
+        parts = [(part.plugin, part.still_scenes is None, part.rig) for part in self.recordings]
+        if len(set(parts)) < len(parts):
+            raise ValueError("recordings: two of one robot, kind and rig would lie in one folder")
         return self
 
 

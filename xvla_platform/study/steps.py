@@ -18,7 +18,6 @@ from xvla_platform.specs.recipe import load_recipe
 from xvla_platform.study.spec import Base, Cells, Recording, Rung, StudySpec
 
 LABEL = "{adaptation}"  # stands for the version that the first step in `needs` registered
-START = "nearest"
 PRETRAIN = "pretrain"  # the lane of pretraining
 
 
@@ -78,6 +77,9 @@ def steps_of(study: StudySpec, file: Path, folder: Path) -> list[Step]:
         out += _registrations(study, folder, name, recorded)
     for cell in cells:
         out += _cell_steps(study, file, folder, cell)
+    for on, rung in dict.fromkeys((cell.base, cell.rung) for cell in cells):
+        if study.forgetting is not None and rung in study.forgetting.rungs and study.rungs[rung].untouched:
+            out += _untouched_robots(study, folder, on, rung)
     return out
 
 
@@ -106,7 +108,7 @@ def _recordings(study: StudySpec, folder: Path) -> Iterator[Step]:
     for part in study.recordings:
         kind = DEMONSTRATIONS if part.still_scenes is None else STILL_SCENES
         words = ("record", str(folder / "plugins" / part.plugin), *_amount(part), "--task", part.task)
-        words += ("--seed", str(part.seed), "--rig", str(part.rig), "--overwrite")
+        words += ("--seed", str(part.seed), *(("--rig", str(part.rig)) if part.rig else ()), "--overwrite")
         name = f"record.{part.plugin}.{kind}" + (f".rig{part.rig}" if part.rig else "")
         yield _step(name, words, (), name, robot=part.plugin, rig=part.rig)
 
@@ -122,7 +124,7 @@ def _recorded_by(plugin: str, data: str | None) -> str:
 def _pretraining(name: str, base: Base, recipe_file: Path, folder: Path, recorded: set[str]) -> Step:
     # Bases of one recipe have a run each, by its name.
     values = {"name": name, **base.set} if base.set else {}
-    changes = [f"{field}={json.dumps(value)}" for field, value in values.items()]
+    changes = [f"{field}={json.dumps(value, ensure_ascii=False)}" for field, value in values.items()]
     recipe, _ = load_recipe(recipe_file, changes)
     known = dict.fromkeys(_recorded_by(domain.plugin, domain.data) for domain in recipe.domains)
     words = ["pretrain", str(recipe_file), "--out", str(folder / "bases" / name)]
@@ -135,7 +137,8 @@ def _pretraining(name: str, base: Base, recipe_file: Path, folder: Path, recorde
 def _amount(part: Recording) -> tuple[str, ...]:
     if part.still_scenes is not None:
         return ("--still-scenes", str(part.still_scenes))
-    return ("--episodes", str(part.episodes), "--per-scene", str(part.per_scene), "--slips", f"{part.slips:g}")
+    slips = ("--slips", f"{part.slips:g}") if part.slips else ()
+    return ("--episodes", str(part.episodes), "--per-scene", str(part.per_scene), *slips)
 
 
 def _registrations(study: StudySpec, folder: Path, base: str, recorded: set[str]) -> Iterator[Step]:
@@ -183,40 +186,51 @@ def _cell_steps(study: StudySpec, file: Path, folder: Path, cell: Cell) -> Itera
     target = (f"{cell.robot}/base", "--init", cell.init) if rung.untouched else (LABEL,)
     needs = added if rung.untouched else (f"adapt.{cell.id}",)
     yield step("eval", ("eval", *target, *_acting(study, study.closed_loop.episodes)), needs)
-    if cell.demonstrations not in (0, _most(study)) or cell.init != START or cell.seed:
+    if cell not in _closer_looks(study):
         return
     ablation, forgetting = study.ablation, study.forgetting
     if ablation is not None and cell.rung in ablation.rungs:
         words = ("eval", *target, *_acting(study, ablation.episodes), "--ablate", ablation.inputs)
         yield step("ablate", words, needs)
-    if forgetting is not None and cell.rung in forgetting.rungs:
+    if forgetting is not None and cell.rung in forgetting.rungs and not rung.untouched:
         for robot in forgetting.robots:
-            driven = (f"{robot}/base",) if rung.untouched else (LABEL, "--robot", robot)
+            words = ("eval", LABEL, "--robot", robot, *_acting(study, forgetting.episodes))
             required = (*needs, f"add.{cell.base}.{robot}")
-            forgot = step("forget", ("eval", *driven, *_acting(study, forgetting.episodes)), required, driven=robot)
-            yield replace(forgot, id=f"{forgot.id}.{robot}")
+            forgot = step("forget", words, required, driven=robot)
+            # Evaluations that drive one robot number their folders in one place.
+            yield replace(forgot, id=f"{forgot.id}.{robot}", lane=f"{cell.base}.driven.{robot}")
+
+
+def _untouched_robots(study: StudySpec, folder: Path, base: str, rung: str) -> Iterator[Step]:
+    """What the base does with its own robots before anything is adapted, which no held-out robot has a part in."""
+    assert study.forgetting is not None
+    for robot in study.forgetting.robots:
+        words = ("eval", f"{robot}/base", *_acting(study, study.forgetting.episodes), *_place(folder, base))
+        about = {"base": base, "robot": "", "rung": rung, "driven": robot}
+        yield _step(f"forget.{base}.{rung}.{robot}", words, (f"add.{base}.{robot}",), f"{base}.driven.{robot}", **about)
+
+
+def _closer_looks(study: StudySpec) -> set[Cell]:
+    """The cells that are also looked at for forgetting and ablation: of each base, robot and rung the one that learned
+    from most, among those of the first start and seed that it has.
+    """
+    out: dict[tuple[str, str, str], Cell] = {}
+    for cell in _cells(study):
+        key = (cell.base, cell.robot, cell.rung)
+        first = out.setdefault(key, cell)
+        if (cell.init, cell.seed) == (first.init, first.seed) and cell.demonstrations > first.demonstrations:
+            out[key] = cell
+    return set(out.values())
 
 
 def _adapting(rung: Rung, file: Path, cell: Cell) -> tuple[str, ...]:
-    way = ("--then", str(rung.then)) if rung.then is not None else ("--plan", str(file.parent / str(rung.plan)))
+    plan = file.parent / str(rung.plan)
+    if rung.plan is not None and not plan.is_file():
+        raise XvlaError("no such plan", file=file, field=f"rungs.{cell.rung}.plan", found=str(rung.plan))
+    way = ("--then", str(rung.then)) if rung.then is not None else ("--plan", str(plan))
     amount = ("--demonstrations", str(cell.demonstrations))
-    # Rungs that begin with the same prompt-only stage compute it once.
-    return (
-        "adapt",
-        "--embodiment",
-        cell.robot,
-        "--reuse",
-        *way,
-        "--init",
-        cell.init,
-        "--seed",
-        str(cell.seed),
-        *amount,
-    )
-
-
-def _most(study: StudySpec) -> int:
-    return max(count for block in study.cells for count in block.demonstrations)
+    start = ("--init", cell.init, "--seed", str(cell.seed))
+    return ("adapt", "--embodiment", cell.robot, *way, *start, *amount)
 
 
 def _acting(study: StudySpec, episodes: int) -> tuple[str, ...]:
