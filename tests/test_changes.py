@@ -30,6 +30,7 @@ def test_changes_are_made_in_order_and_the_rest_stays() -> None:
         ("a.x.c=1", "found a.x; allowed: b"),
         ("d.x=1", "found d.x; allowed: a value without fields"),
         ("d=[1", "not valid YAML"),
+        ("d=2024-13-45", "not valid YAML"),
     ],
 )
 def test_what_is_no_change_is_refused(change: str, words: str) -> None:
@@ -39,7 +40,7 @@ def test_what_is_no_change_is_refused(change: str, words: str) -> None:
 
 def test_the_kept_recipe_makes_the_same_base_again(tmp_path: Path) -> None:
     """What is written beside the weights states every change, and needs none."""
-    changes = ["name=heads", "model.strategy=action_heads", "phases[1].stage.steps=70"]
+    changes = ["name=heads", "model.strategy=action_heads", "phases[1].stage.steps=70", "description=on\n\n  two lines"]
     recipe, text = load_recipe(FILE, changes)
     assert (recipe.name, recipe.phases[1].stage.steps) == ("heads", 70)
     assert resolve_config(recipe.model, FILE)["strategy"] == "action_heads"
@@ -52,6 +53,15 @@ def test_without_changes_the_recipe_is_kept_as_written() -> None:
     assert load_recipe(FILE)[1] == FILE.read_text()
 
 
-def test_a_misspelt_value_is_named(tmp_path: Path) -> None:
-    with pytest.raises(XvlaError, match="unknown field"):
-        load_recipe(FILE, ["phases[1].stage.step=20"])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("phases[1].stage.step=20", "unknown field"),
+        ("name=../elsewhere", "name: String should match"),
+        ("image_size=[-1, 0]", "image_size.*greater than or equal to 1"),
+        ("phases[1].mixture.panda=.nan", "panda: Input should be a finite number"),
+    ],
+)
+def test_a_value_that_cannot_be_is_named(change: str, words: str) -> None:
+    with pytest.raises(XvlaError, match=words):
+        load_recipe(FILE, [change])

@@ -62,6 +62,10 @@ def test_no_changed_outcome_is_not_certainty() -> None:
         mean, low, high = paired_difference(np.ones(count), np.ones(count))
         assert (mean, high) == (0.0, pytest.approx(wilson(0, count)[1]))
         assert low == -high
+        mean, low, high = paired_difference(np.zeros(count), np.ones(count))
+        assert (mean, low, high) == (1.0, pytest.approx(wilson(count, count)[0]), 1.0)
+    frames = np.linspace(0.1, 0.2, 5)
+    assert paired_difference(frames, frames + 1, np.zeros(5))[1:] == (-np.inf, np.inf), "one episode alone"
 
 
 def test_success_time_and_approach_are_the_environments(env: Any) -> None:

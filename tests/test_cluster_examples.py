@@ -30,7 +30,7 @@ def assert_command(words: list[str]) -> None:
 
 
 def test_the_slurm_script_starts_what_it_says(tmp_path: Path) -> None:
-    """Run by bash, with SLURM's programs replaced by ones that print: the command is whole, and goes on after a requeue."""
+    """Run by bash, with SLURM's programs replaced by ones that print: the command is whole, and survives a requeue."""
     script = EXAMPLES / "slurm.sh"
     assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
     for name, body in {"scontrol": "echo node-a; echo node-b", "srun": 'printf "%s\\n" "$@"'}.items():

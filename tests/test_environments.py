@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 from closed_loop_helpers import dot_spec, page_files, write_dot_arm
+from conftest import one_line_error
 
+from xvla_platform.cli.closed_loop import names
 from xvla_platform.closed_loop.sources import environment_source
 from xvla_platform.errors import XvlaError
 from xvla_platform.testing import NotConformantError, assert_environment_conformant
@@ -82,6 +84,11 @@ def test_help_lists_what_acting_takes(xvla: Callable[..., subprocess.CompletedPr
     shown = xvla("eval", "--help").stdout
     for option in ("--closed-loop", "--env", "--tasks", "--latency-ms", "--blend", "--films", "--ablate", "--init"):
         assert option in shown
-    refused = xvla("eval", "my_arm", "--episodes", "3")
-    assert refused.returncode == 2
-    assert "--episodes belongs to --closed-loop or --ablate" in refused.stderr
+    for words, line in {
+        ("--episodes", "3"): "--episodes belongs to --closed-loop. Add --closed-loop",
+        ("--ablate", "vision", "--tasks", "pick"): "--tasks belongs to --closed-loop. Add --closed-loop",
+        ("--robot", "panda"): "--robot belongs to --closed-loop or --ablate. Add --closed-loop",
+    }.items():
+        assert line in one_line_error(xvla("eval", "my_arm", *words))
+    with pytest.raises(XvlaError, match="is no list of tasks; found pick,,stack"):
+        names("pick,,stack")

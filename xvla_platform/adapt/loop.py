@@ -141,11 +141,12 @@ def run_stage(job: Job, resume: Snapshot | None = None) -> Outcome:
                 metrics |= {f"validation_error/{robot}": error for robot, error in errors.items()}
         state["elapsed_s"] = time.monotonic() - began
         metrics["elapsed_s"] = state["elapsed_s"]
+        # Before the checkpoint: what is measured here is measured again by whoever resumes, and not left out.
+        job.observer.step_finished(stage, done, metrics)
         late = spread.agree(time.monotonic() - saved >= job.save_seconds)
         if late or done % job.save_every == 0 or done == stage.steps:
             saved = time.monotonic()
             _save(job, spread, done, state, best, average)
-        job.observer.step_finished(stage, done, metrics)
     kept = best if job.validate is not None else spread.whole(average)
     spread.close()
     _finish(job, trainables, kept)

@@ -76,6 +76,9 @@ OPTIONS: list[Callable[[Any], Any]] = [
 ]
 
 
+OF_BOTH = ("ablate", "robot", "init")  # what also says whom to measure on recorded frames
+
+
 def closed_loop_options(function: Function) -> Function:
     """The options of `xvla eval` that concern acting and ablations."""
     for option in reversed(OPTIONS):
@@ -93,7 +96,8 @@ def refuse_alone(options: dict[str, Any]) -> None:
     given = [name for name in options if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
     if given:
         option = "--" + given[0].replace("_", "-").replace("env-name", "env").replace("env-options", "env-option")
-        raise XvlaError(f"{option} belongs to --closed-loop or --ablate", hint="add --closed-loop")
+        where = "--closed-loop or --ablate" if given[0] in OF_BOTH else "--closed-loop"
+        raise XvlaError(f"{option} belongs to {where}", hint="add --closed-loop")
 
 
 def source_asked_for(
@@ -289,5 +293,12 @@ def key_values(words: tuple[str, ...]) -> dict[str, str]:
 
 
 def names(text: str | None) -> list[str] | None:
-    """`a,b` as a list; None of nothing."""
-    return [word for word in (part.strip() for part in text.split(",")) if word] or None if text else None
+    """`a,b` as a list; None where nothing was given."""
+    from xvla_platform.errors import XvlaError
+
+    if text is None:
+        return None
+    out = [part.strip() for part in text.split(",")]
+    if not all(out):
+        raise XvlaError("is no list of tasks", field="--tasks", found=text, allowed="names with commas between them")
+    return out

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from xvla_platform.cli.closed_loop import closed_loop_options, refuse_alone
+from xvla_platform.cli.closed_loop import OF_BOTH, closed_loop_options, refuse_alone
 from xvla_platform.cli.output import common_options, done, say, table
 
 SAME_MACHINE = 1e-6  # errors that agree to this share are called equal; other machines round differently
@@ -56,6 +56,8 @@ def evaluate(
         from xvla_platform.cli.closed_loop import run_closed_loop
         from xvla_platform.platform.workspace import Workspace
 
+        if not options["closed_loop"]:
+            refuse_alone({name: value for name, value in options.items() if name not in OF_BOTH})
         run = run_closed_loop if options["closed_loop"] else run_open_loop
         run(Workspace.find(workspace), adaptation, data=data, base=base_name, sampler=sampler_name, **options)
         return

@@ -62,7 +62,7 @@ def sweep(
 
     _refuse_contradictions(resume, file, grids, plan)
     place = Workspace.find(workspace)
-    accelerator = make_accelerator()
+    accelerator = make_accelerator(together=True)
     machine = machine_of(accelerator)
     choices = {"then": then, "plan": plan, "steps": steps, "batch_size": batch_size}
 

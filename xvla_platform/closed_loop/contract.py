@@ -53,7 +53,7 @@ class CheckedEnvironment:
 
     Attributes:
         tasks: Its tasks.
-        time_limit_s: How long an episode may last, where the environment says so.
+        time_limit_s: How long an episode may last. longest_s: After how long the environment ends it, if it says so.
     """
 
     def __init__(self, env: Any, spec: EmbodimentSpec) -> None:
@@ -67,6 +67,7 @@ class CheckedEnvironment:
         if isinstance(tasks, str) or not all(isinstance(task, str) and task for task in tasks):
             raise XvlaError("is not a list of names", field="env.metadata['tasks']", found=tasks)
         self.tasks: tuple[str, ...] = tuple(tasks)
+        self.longest_s = metadata.get("time_limit_s")
         self.time_limit_s = _positive(metadata.get("time_limit_s", TIME_LIMIT_S), "env.metadata['time_limit_s']")
         rate = metadata.get("control_hz", spec.control_hz)
         if rate != spec.control_hz:

@@ -271,6 +271,13 @@ def _limit(seconds: float | None, env: CheckedEnvironment) -> float:
         return env.time_limit_s
     if not 0 < seconds < 24 * 3600:
         raise XvlaError("is not a time of an episode", field="time_limit_s", found=seconds)
+    if env.longest_s is not None and seconds > env.longest_s:
+        raise XvlaError(
+            "the environment ends its episodes before",
+            field="time_limit_s",
+            found=seconds,
+            allowed=f"{env.longest_s:g}",
+        )
     return float(seconds)
 
 

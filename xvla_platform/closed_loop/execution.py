@@ -70,6 +70,8 @@ def execution_of(
     if execute_s is not None and execute_steps is not None:
         raise XvlaError("give one of them", field="execute_s, execute_steps", found=f"{execute_s:g}, {execute_steps}")
     if execute_s is not None:
+        if not math.isfinite(execute_s):
+            raise XvlaError("is not a time", field="execute_s", found=execute_s)
         execute_steps = max(1, round(execute_s * spec.control_hz)) if execute_s > 0 else 0
     elif execute_steps is None:
         execute_steps = max(1, horizon - latency if blend == "none" else horizon // 2)

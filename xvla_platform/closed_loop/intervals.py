@@ -28,17 +28,19 @@ def paired_difference(
     Args:
         groups: [N] the episode of each pair, drawn as a whole; without it every pair is an episode.
 
-    Where every pair of successes (zeros and ones) agrees, nothing can be drawn that differs; the bounds are then what
-    Wilson's interval leaves for the share of episodes that differ.
+    Where all pairs of successes (zeros and ones) differ alike, or none does, nothing else can be drawn; the bounds are
+    then what Wilson's interval leaves for the share of episodes that are otherwise. One group says nothing of others.
     """
     difference = np.asarray(other, dtype=np.float64) - np.asarray(own, dtype=np.float64)
     labels = np.arange(len(difference)) if groups is None else np.unique(groups, return_inverse=True)[1]
     counts = np.bincount(labels).astype(np.float64)
     sums = np.bincount(labels, weights=difference)
     mean = float(difference.mean())
-    if groups is None and not difference.any():
+    if groups is None and np.ptp(difference) == 0:
         bound = wilson(0, len(difference))[1]
-        return mean, -bound, bound
+        return mean, max(-1.0, mean - bound), min(1.0, mean + bound)
+    if len(counts) < 2:
+        return mean, -np.inf, np.inf
     draws = np.random.default_rng(seed).integers(0, len(counts), size=(DRAWS, len(counts)))
     means = sums[draws].sum(axis=1) / counts[draws].sum(axis=1)
     tail = 100 * (1 - CONFIDENCE) / 2

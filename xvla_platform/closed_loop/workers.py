@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any
 
 from xvla_platform.errors import XvlaError
+from xvla_platform.platform.workers import follow_parent
 
 if TYPE_CHECKING:
     from xvla_platform.closed_loop.contract import CheckedEnvironment
@@ -56,9 +53,7 @@ _made: tuple[Actor, CheckedEnvironment, Way] | None = None
 
 def _start(policy: Callable[[], Actor], env: Callable[[], Any], way: Way) -> None:
     global _making
-    # Ctrl-C reaches the parent too, which ends the pool.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    follow_parent()
     _making = (policy, env, way)
 
 
@@ -72,11 +67,3 @@ def _run(job: Job) -> Episode:
         policy = _making[0]()
         _made = (policy, CheckedEnvironment(_making[1](), policy.record.spec), _making[2])
     return run_job(*_made, job)
-
-
-def _end_with_parent() -> None:
-    """A parent that was killed ends no pool: without this its workers would wait for work forever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)

@@ -7,7 +7,6 @@ tables under ``meta`` and ``data``, one H.264 stream per camera under ``videos``
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -42,7 +41,7 @@ from xvla_platform.data.lerobot_stats import (
 )
 from xvla_platform.data.lerobot_video import VideoFile, VideoSettings
 from xvla_platform.errors import XvlaError
-from xvla_platform.platform.files import atomic_folder, os_errors
+from xvla_platform.platform.files import atomic_folder, os_errors, remove_leftovers, sibling
 
 ROWS_PER_GROUP = 4096
 
@@ -84,7 +83,7 @@ class LeRobotWriter:
         self._robot_type = robot_type
         self._settings = video or VideoSettings()
         self._overwrite = overwrite
-        self._work = self.root.parent / f".{self.root.name}.partial-{os.getpid()}"
+        self._work = sibling(self.root, "new")
         self._tasks: dict[str, int] = {}
         self._episodes: list[dict[str, Any]] = []
         self._rows: list[dict[str, NDArray[Any]]] = []
@@ -99,8 +98,8 @@ class LeRobotWriter:
         self._image_sums = {c.key: ImageAccumulator() for c in self._cameras}
 
     def __enter__(self) -> Self:
-        shutil.rmtree(self._work, ignore_errors=True)
         with os_errors(self.root):
+            remove_leftovers(self.root.parent)
             self._work.mkdir(parents=True)
         return self
 

@@ -32,7 +32,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     with os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path.parent)
-        temporary = _sibling(path, "new")
+        temporary = sibling(path, "new")
         try:
             with temporary.open("wb") as file:
                 file.write(data)
@@ -78,7 +78,7 @@ def atomic_folder(final: Path, *, replace: bool = False) -> Iterator[Path]:
         remove_leftovers(final.parent)
         if final.exists() and not replace:
             raise XvlaError("exists already and is never overwritten", file=final)
-        building = _sibling(final, "new")
+        building = sibling(final, "new")
         building.mkdir()
         try:
             yield building
@@ -159,7 +159,7 @@ def _disk_full(target: Path) -> XvlaError:
     return XvlaError(f"disk full while writing {target}; nothing was changed", hint="free some space and repeat")
 
 
-def _sibling(path: Path, role: str) -> Path:
+def sibling(path: Path, role: str) -> Path:
     return path.with_name(f".xvla-{role}-{_host()}-{os.getpid()}-{secrets.token_hex(3)}-{path.name}")
 
 
@@ -190,7 +190,7 @@ def _flush(folder: Path) -> None:
 
 
 def _swap(building: Path, final: Path, replace: bool) -> None:
-    old = _sibling(final, "old")
+    old = sibling(final, "old")
     if replace and final.exists():
         final.rename(old)
     try:

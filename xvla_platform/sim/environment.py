@@ -116,8 +116,9 @@ class TableEnvironment:
         All tasks share the scene of a seed.
         """
         (kind,) = chosen(task) if task != "all" else (chosen(task)[seed % len(chosen(task))],)
-        # A stream of its own: scenes met here are never scenes that were recorded.
-        rng = np.random.default_rng((EVALUATION_STREAM, seed))
+        # A stream of its own: scenes met here are never scenes that were recorded. A last 0 alone would be dropped, and
+        # the stream that of recorded scene `EVALUATION_STREAM`.
+        rng = np.random.default_rng((EVALUATION_STREAM, seed) if seed else (EVALUATION_STREAM, 0, 1))
         layout = sample_layout(rng, self.setup.sim.min_separation)
         angles = self.sample_arms(rng)
         goals = kind.goals(layout)

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from xvla_platform.data.lerobot_meta import CameraColumn, VectorColumn
 from xvla_platform.data.lerobot_writer import LeRobotWriter
 from xvla_platform.data.vectors import split_vector
 from xvla_platform.errors import XvlaError
+from xvla_platform.platform.workers import follow_parent
 from xvla_platform.sim.backend import require_simulator
 from xvla_platform.sim.contact_sheet import ContactSheet
 from xvla_platform.sim.environment import TableEnvironment
@@ -197,8 +199,9 @@ def _record(
             for name, success in result.attempts:
                 attempts.setdefault(name, []).append(success)
             dropped += not result.episodes
-            layouts += len(result.episodes) // job.per_scene
-            for episode in result.episodes[: episodes - writer.total_episodes]:
+            taken = result.episodes[: episodes - writer.total_episodes]
+            layouts += -(-len(taken) // job.per_scene)
+            for episode in taken:
                 _add(writer, setup, episode)
                 sheet.add(episode)
             if progress is not None:
@@ -244,16 +247,21 @@ def _add(writer: LeRobotWriter, setup: SimSetup, episode: Episode) -> None:
 
 
 # One environment a process: building one takes seconds, and its OpenGL context cannot be shared.
+_known: tuple[str, int] | None = None
 _environment: TableEnvironment | None = None
 
 
 def _start_worker(folder: str, rig: int) -> None:
-    global _environment
-    _environment = TableEnvironment(with_rig(load_setup(folder), rig))
+    global _known
+    follow_parent()
+    _known = (folder, rig)
 
 
 def _run(seed: int, job: _Job) -> LayoutResult:
-    assert _environment is not None
+    global _environment
+    if _environment is None:  # here rather than in `_start_worker`, whose errors a pool does not pass on
+        assert _known is not None
+        _environment = TableEnvironment(with_rig(load_setup(_known[0]), _known[1]))
     return _one(_environment, seed, job)
 
 
@@ -280,6 +288,10 @@ def _results(setup: SimSetup, job: _Job, seed: int, workers: int) -> Iterator[It
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=known)
     try:
         yield _ordered(pool, job, seed, workers)
+    except BrokenProcessPool:
+        raise XvlaError(
+            "a worker process died", field="workers", found=workers, hint="take fewer where memory was short"
+        ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

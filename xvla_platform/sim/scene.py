@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xvla_platform.errors import XvlaError
 from xvla_platform.sim.frames import Array, from_rotation_vector, top_down
 
 Colour = tuple[float, float, float, float]
@@ -47,12 +46,6 @@ class Layout:
     yaws: Array
     plate_colours: tuple[str, ...]
     plates: Array
-
-    def index(self, colour: str) -> int:
-        """Index of the cube of this colour; XvlaError if the scene has none."""
-        if colour not in self.colours:
-            raise XvlaError("the scene holds no cube of this colour", found=colour, allowed=list(self.colours))
-        return self.colours.index(colour)
 
 
 @dataclass(frozen=True)

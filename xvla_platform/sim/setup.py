@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from xvla_platform.errors import XvlaError
 from xvla_platform.sim.frames import Array, DataFrame, Transform
@@ -33,6 +33,15 @@ class CameraPose(StrictModel):
     look_at: Triple
     up: Triple
     fovy: float = Field(gt=5, lt=150)
+
+    @model_validator(mode="after")
+    def _looks_somewhere(self) -> Self:
+        back = np.subtract(self.position, self.look_at)
+        if np.linalg.norm(back) < 1e-6:
+            raise ValueError("`position` and `look_at` are one point")
+        if np.linalg.norm(np.cross(self.up, back)) < 1e-6 * np.linalg.norm(back):
+            raise ValueError("`up` is no direction across the view: choose one that is not along it")
+        return self
 
     def project(self, point: Array, resolution: tuple[int, int]) -> tuple[float, float]:
         """Where a world point (3,) is seen, as shares of the image from its left and top edge (mount ``world``)."""

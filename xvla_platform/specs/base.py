@@ -18,9 +18,12 @@ MOST_VALUES = 200_000
 
 
 class StrictModel(BaseModel):
-    """Frozen, and an unknown field is an error: a misspelt name must never become a silent default."""
+    """Frozen, and an unknown field is an error: a misspelt name must never become a silent default.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    Numbers are finite.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 Model = TypeVar("Model", bound=StrictModel)

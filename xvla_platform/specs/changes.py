@@ -31,7 +31,7 @@ def with_changes(data: Any, changes: Sequence[str], file: Path | str) -> Any:
             raise XvlaError("is no change", file=file, field=OPTION, found=change, allowed=_FORM)
         try:
             value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:
             raise XvlaError(f"the value is not valid YAML: {error}", file=file, field=field, found=text) from None
         holder = out
         for depth, part in enumerate(parts[:-1]):

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import Field, model_validator
@@ -100,10 +100,10 @@ class PretrainRecipe(StrictModel):
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
-    name: str
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     description: str
     seed: int = Field(default=0, ge=0)
-    image_size: tuple[int, int]
+    image_size: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
     vocabulary: int = Field(ge=261)
     objects: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     held_out: float = Field(default=0.1, ge=0.0, lt=1.0)
@@ -138,7 +138,7 @@ def load_recipe(file: Path, changes: Sequence[str] = ()) -> tuple[PretrainRecipe
     if not changes:
         return load_model(PretrainRecipe, file), file.read_text(encoding="utf-8")
     data = with_changes(read_yaml(file), changes, file)
-    header = f"# {file.name} with {', '.join(changes)}\n"
+    header = "".join(f"# {line}\n" for line in f"{file.name} with {', '.join(changes)}".splitlines())
     return validate_model(PretrainRecipe, data, file), header + yaml.safe_dump(data, sort_keys=False)
 
 
