@@ -56,8 +56,7 @@ def run_open_loop(
         rows.append((condition.name, *errors, text, found[0].says if found else "-"))
     headers = ("condition", *(f"{field} [{measured.units[field]}]" for field in fields), "added error (95 %)", "")
     table(headers, rows)
-    version = "base" if source.adaptation is None else source.adaptation.name
-    out = place.runs / "eval" / policy.record.spec.name / version
+    out = place.runs / "eval" / policy.record.spec.name / source.version
     report = report_effects(out, effects, f"{source.label}: error added on held-out frames")
     done(
         wrote=[place.shown(out / "ablation.json"), place.shown(out / "ablation.png")],

@@ -200,8 +200,7 @@ def _evaluate(
         "time_limit_s": options["time_limit"],
         "conditions": [condition.name for condition in conditions],
     }
-    version = "base" if source.adaptation is None else source.adaptation.name
-    folder = run_folder(place.runs / "eval" / spec.name / version, wanted)
+    folder = run_folder(place.runs / "eval" / spec.name / source.version, wanted)
     ticks = f"{execution.execute} of {round(spec.horizon_s * spec.control_hz)} ticks"
     say(f"chunks    {ticks}, blending {execution.blend}, latency {execution.latency} ticks at {spec.control_hz:g} Hz")
     with Bars() as bars:

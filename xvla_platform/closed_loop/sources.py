@@ -83,6 +83,13 @@ class PolicySource:
         )
         return Policy(model, processor, binding, record, sampler)
 
+    @property
+    def version(self) -> str:
+        """What it is called among those that drive its robot: `base`, `v2`, or `my_arm-v2` of another robot."""
+        if self.adaptation is None:
+            return "base"
+        return self.adaptation.name if self.robot is None else f"{self.adaptation.parent.name}-{self.adaptation.name}"
+
     def record(self) -> EmbodimentRecord:
         """The robot that is driven."""
         if self.robot is not None:
