@@ -351,14 +351,18 @@ def test_a_camera_that_looks_nowhere_is_refused(tmp_path: Path, change: dict[str
 
 
 @pytest.mark.slow
-def test_an_arm_that_does_not_exist_is_one_line_with_several_workers_too(tmp_path: Path) -> None:
+def test_an_arm_that_cannot_be_is_one_line_with_several_workers_too(tmp_path: Path) -> None:
     """A pool passes on no error of what its workers begin with."""
     folder = shutil.copytree(PLUGINS / "my_arm", tmp_path / "my_arm", ignore=shutil.ignore_patterns("demonstrations"))
     text = (folder / "sim.yaml").read_text()
-    (folder / "sim.yaml").write_text(text.replace("robot: UR5e", "robot: UR55"))
-    for workers in (1, 2):
-        with pytest.raises(XvlaError, match="UR55"):
-            record_demonstrations(folder, episodes=2, workers=workers)
+    for right, wrong, words in (
+        ("robot: UR5e", "robot: UR55", "UR55"),
+        ("robot: UR5e", "robot: UR5e\n    home: [0.0, 1.0]", "home of UR5e: one angle a joint; found 2; allowed: 6"),
+    ):
+        (folder / "sim.yaml").write_text(text.replace(right, wrong))
+        for workers in (1, 2):
+            with pytest.raises(XvlaError, match=words):
+                record_demonstrations(folder, episodes=2, workers=workers)
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from xvla_platform.errors import XvlaError
 from xvla_platform.sim.frames import Array, DataFrame
 from xvla_platform.sim.kinematics import Limb
 from xvla_platform.sim.setup import ArmSpec
@@ -31,6 +32,14 @@ class Arm:
         self._scratch = mujoco.MjData(model)
         joints = np.array([model.joint(name).id for name in robot.joints])
         home = np.asarray(robot.init_qpos if spec.home is None else spec.home, dtype=np.float64)
+        if home.shape != joints.shape:
+            raise XvlaError(
+                "one angle a joint",
+                file="sim.yaml",
+                field=f"home of {spec.robot}",
+                found=len(home),
+                allowed=len(joints),
+            )
         site = model.site(gripper.important_sites["grip_site"]).id
         self.limb = Limb(model, site, joints, home)
         self.home = home
