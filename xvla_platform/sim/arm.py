@@ -38,7 +38,7 @@ class Arm:
                 file="sim.yaml",
                 field=f"home of {spec.robot}",
                 found=len(home),
-                allowed=len(joints),
+                allowed=str(len(joints)),
             )
         site = model.site(gripper.important_sites["grip_site"]).id
         self.limb = Limb(model, site, joints, home)
