@@ -75,8 +75,9 @@ def steps_of(study: StudySpec, file: Path, folder: Path) -> list[Step]:
     cells = list(_cells(study))
     for name in dict.fromkeys(cell.base for cell in cells):
         out += _registrations(study, folder, name, recorded)
+    closer = _closer_looks(cells)
     for cell in cells:
-        out += _cell_steps(study, file, folder, cell)
+        out += _cell_steps(study, file, folder, cell, closer=cell in closer)
     for on, rung in dict.fromkeys((cell.base, cell.rung) for cell in cells):
         if study.forgetting is not None and rung in study.forgetting.rungs and study.rungs[rung].untouched:
             out += _untouched_robots(study, folder, on, rung)
@@ -174,7 +175,7 @@ def _block(block: Cells, robot: str, study: StudySpec) -> Iterator[Cell]:
         yield Cell(base=base, robot=robot, rung=rung, demonstrations=count, init=init, seed=seed)
 
 
-def _cell_steps(study: StudySpec, file: Path, folder: Path, cell: Cell) -> Iterator[Step]:
+def _cell_steps(study: StudySpec, file: Path, folder: Path, cell: Cell, *, closer: bool) -> Iterator[Step]:
     rung, about, place = study.rungs[cell.rung], vars(cell), _place(folder, cell.base)
     lane, added = f"{cell.base}.{cell.robot}", (f"add.{cell.base}.{cell.robot}",)
 
@@ -186,7 +187,7 @@ def _cell_steps(study: StudySpec, file: Path, folder: Path, cell: Cell) -> Itera
     target = (f"{cell.robot}/base", "--init", cell.init) if rung.untouched else (LABEL,)
     needs = added if rung.untouched else (f"adapt.{cell.id}",)
     yield step("eval", ("eval", *target, *_acting(study, study.closed_loop.episodes)), needs)
-    if cell not in _closer_looks(study):
+    if not closer:
         return
     ablation, forgetting = study.ablation, study.forgetting
     if ablation is not None and cell.rung in ablation.rungs:
@@ -210,12 +211,12 @@ def _untouched_robots(study: StudySpec, folder: Path, base: str, rung: str) -> I
         yield _step(f"forget.{base}.{rung}.{robot}", words, (f"add.{base}.{robot}",), f"{base}.driven.{robot}", **about)
 
 
-def _closer_looks(study: StudySpec) -> set[Cell]:
+def _closer_looks(cells: Sequence[Cell]) -> set[Cell]:
     """The cells that are also looked at for forgetting and ablation: of each base, robot and rung the one that learned
     from most, among those of the first start and seed that it has.
     """
     out: dict[tuple[str, str, str], Cell] = {}
-    for cell in _cells(study):
+    for cell in cells:
         key = (cell.base, cell.robot, cell.rung)
         first = out.setdefault(key, cell)
         if (cell.init, cell.seed) == (first.init, first.seed) and cell.demonstrations > first.demonstrations:
