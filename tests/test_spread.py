@@ -50,6 +50,7 @@ CASES: dict[str, dict[str, Any]] = {
     "full": {"stage": "full", "changes": {"accumulate": 2, "ema": 0.8}},
     "recomputed": {"stage": "full", "changes": {"checkpointing": True}},
     "lora": {"stage": "lora", "changes": {"lora": {"rank": 2, "alpha": 4, "dora": True}}},
+    "compiled": {"stage": "lora", "changes": {"compile": True, "lora": {"rank": 2, "alpha": 4}}},
     "prompt": {"stage": "prompt"},
 }
 
@@ -71,7 +72,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", list(CASES))
 def test_two_sharded_processes_take_the_steps_of_one(runs: Path, name: str) -> None:
-    """With micro-batches, averages, recomputation and DoRA; what has nothing to cut stays whole."""
+    """With micro-batches, averages, recomputation, DoRA and compiled blocks; what has nothing to cut stays whole."""
     one, two = report(runs / f"{name}-one"), report(runs / f"{name}-two")
     assert one["kind"] == "whole"
     assert two["kind"] == ("whole" if name == "prompt" else "fsdp")

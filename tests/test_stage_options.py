@@ -1,6 +1,9 @@
 """What saves memory or steadies weights changes nothing else: micro-batches, recomputation, averages, LoRA variants."""
 
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -112,3 +115,31 @@ def test_lora_variants_train_and_change_what_they_say(
     plain = make_job(processor, tmp_path / "plain", make_stage("lora", lora=LoraSpec(rank=4, alpha=4))).model
     inject = {name for name, _ in plain.named_parameters() if ".lora_" in name}
     assert (inject < names) if spec.dora else (inject == names)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("changes", [{}, {"checkpointing": True}])
+def test_compiled_blocks_take_the_same_steps(processor: Processor, tmp_path: Path, changes: dict[str, bool]) -> None:
+    """Encoder and policy, with recomputation too; afterwards nothing is compiled."""
+    plain, compiled = Recorder(), Recorder()
+    for recorder, wanted in ((plain, False), (compiled, True)):
+        stage = make_stage("full", dropout=0.0, color_jitter=(0.0, 0.0, 0.0), compile=wanted, **changes)
+        job = make_job(processor, tmp_path / str(wanted), stage, recorder)
+        run_stage(job)
+        assert all(module._compiled_call_impl is None for module in job.model.modules())
+    for one, other in zip(plain.lines, compiled.lines, strict=True):
+        for key in set(one) - {"elapsed_s"}:
+            assert other[key] == pytest.approx(one[key], rel=1e-3, abs=1e-6), key
+
+
+def test_a_machine_that_cannot_compile_is_one_line(tmp_path: Path) -> None:
+    """Asked before the first step, in a process of its own: torch reads the compiler's name when it is imported."""
+    code = (
+        "import torch; from xvla_platform.adapt.compiling import compile_blocks; compile_blocks(torch.nn.Linear(1, 1))"
+    )
+    environment = {**os.environ, "CXX": "no-such-compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    last = done.stderr.strip().splitlines()[-4:]
+    assert done.returncode == 1
+    assert any("torch cannot compile for cpu here" in line for line in last), done.stderr[-2000:]

@@ -21,6 +21,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast
 from torch import Tensor, nn
 
+from xvla_platform.adapt.compiling import compile_blocks, forget_compiled
 from xvla_platform.adapt.recompute import blocks_of, set_recompute
 from xvla_platform.adapt.snapshot import Snapshot, restore
 from xvla_platform.adapt.trainables import Trainable, build_optimizer, select_trainables
@@ -53,6 +54,8 @@ class Spread:
 
     def start(self) -> None:
         """Build what a step runs on; called when the model's switches (dropout, recomputation) are set."""
+        if self.stage.compile:
+            compile_blocks(self.model)
         if self.accelerator.num_processes > 1:
             self.wrapped = self.accelerator.prepare_model(self.model)
 
@@ -94,6 +97,8 @@ class Spread:
 
     def close(self) -> None:
         """Leave the last weights in the plain model, and nothing of what the steps ran on."""
+        if self.stage.compile:
+            forget_compiled(self.model)
         if self.accelerator.num_processes > 1:
             self.accelerator.free_memory()  # it keeps each stage's wrapped model, whose hooks would outlive the stage
 
@@ -118,6 +123,8 @@ class Sharded(Spread):
         # Florence-2's blocks hand out views and nobody writes into them.
         warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view", category=UserWarning)
         twin = copy.deepcopy(self.model)
+        if self.stage.compile:
+            compile_blocks(twin)
         _shard(twin, self.accelerator, checkpointing=self.stage.checkpointing)
         self.wrapped = self.inner = twin
         named = dict(twin.named_parameters())

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
+from xvla_platform.adapt.recompute import set_recompute
 from xvla_platform.adapt.trainables import select_trainables
-from xvla_platform.bench.ours import every_linear, stage_of
+from xvla_platform.bench.ours import FULL, every_linear, stage_of
 from xvla_platform.bench.sizes import tokens_of_view
 from xvla_platform.modelling import florence
 from xvla_platform.modelling.config import XVLAConfig
@@ -25,7 +26,7 @@ from xvla_platform.specs.plan import LoraSpec
 
 CACHED = ("prompt", "lora")
 PUBLIC = ("public", "public_lora")
-STEPS = ("prompt", "prompt_uncached", "lora", "lora_everywhere", "full", "full_checkpointed", *PUBLIC)
+STEPS = ("prompt", "prompt_uncached", "lora", "lora_everywhere", *FULL, *PUBLIC)
 PEER_CHUNK = "inference.lerobot"
 
 
@@ -103,7 +104,7 @@ def _prepare(model: XVLA, kind: str) -> None:
     if stage.checkpointing:
         assert model.vlm is not None
         model.transformer.checkpointing = True
-        model.vlm.activation_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+        set_recompute(model.vlm, True)
 
 
 def _counted(work: Callable[[], Any], *, gradients: bool = False) -> int:

@@ -52,23 +52,29 @@ class Comparison:
 
 
 def cells_of(
-    groups: Iterable[str], size: Size, views: tuple[int, ...], *, peer: bool, samplers: list[str], whole: bool = False
+    groups: Iterable[str],
+    size: Size,
+    views: tuple[int, ...],
+    *,
+    peer: bool,
+    samplers: list[str],
+    absent: Iterable[str] = (),
+    whole: bool = False,
 ) -> list[Cell]:
     """Every cell of the chosen groups, the cheap ones first.
 
     Args:
+        absent: Kinds of steps for which this machine lacks something.
         whole: Take all steps of the end-to-end comparison, instead of extrapolating from a few.
     """
     if whole:
         size = replace(size, steps=STEPS, frames=FRAMES)
     made: list[Cell] = []
     if "steps" in groups:
+        kinds = [kind for kind in STEP_KINDS if kind[1] not in absent]
         for count in views:
-            made += [_step(side, kind, about, size, count) for side, kind, about in STEP_KINDS if count == views[0]]
             made += [
-                _step(*kind, size, count)
-                for kind in STEP_KINDS
-                if count != views[0] and kind[1] in ("prompt", "public")
+                _step(*kind, size, count) for kind in kinds if count == views[0] or kind[1] in ("prompt", "public")
             ]
     if "inference" in groups:
         made += [_inference("ours", sampler, views[0]) for sampler in samplers]
@@ -88,7 +94,9 @@ STEP_KINDS: tuple[tuple[Side, str, str], ...] = (
     ("lerobot", "lora_everywhere", "LeRobot: LoRA on every linear layer"),
     ("public", "public_lora", "public recipe: LoRA on every linear layer, whole tables"),
     ("ours", "full_checkpointed", "full, activations recomputed"),
+    ("ours", "full_frugal", "full, activations recomputed, moments of one byte"),
     ("ours", "full", "full"),
+    ("ours", "full_compiled", "full, blocks compiled"),
     ("lerobot", "full", "LeRobot: full"),
     ("public", "public", "public recipe: stage 1, frozen by a rate of 0"),
 )
@@ -139,6 +147,18 @@ def comparisons_of(cells: list[Cell], views: tuple[int, ...], samplers: list[str
             reference=f"lerobot.full.{first}",
             floor=1 / 0.6,
             what="memory",
+        ),
+        Comparison(
+            name="full, recomputing, moments of one byte, memory : LeRobot's full",
+            ours=f"ours.full_frugal.{first}",
+            reference=f"lerobot.full.{first}",
+            floor=1 / 0.6,
+            what="memory",
+        ),
+        Comparison(
+            name="full, blocks compiled : full",
+            ours=f"ours.full_compiled.{first}",
+            reference=f"ours.full.{first}",
         ),
         Comparison(
             name="chunk, exact : LeRobot's",

@@ -30,6 +30,12 @@ from xvla_platform.specs.plan import LoraSpec, Stage
 SLOT = {"soft_prompts": 1e-3, "action_heads": 1e-3}
 ALL = {"soft_prompts": 1e-5, "action_heads": 1e-4, "transformer_core": 1e-4, "vlm": 1e-5}
 PUBLISHED_DROPOUT = 0.1
+FULL: dict[str, dict[str, Any]] = {  # ways to train everything
+    "full": {},
+    "full_checkpointed": {"checkpointing": True},
+    "full_frugal": {"checkpointing": True, "optimizer": "adamw8bit"},
+    "full_compiled": {"compile": True},
+}
 POOL = 32  # samples that steps draw from
 DOMAIN = 3
 Spec = dict[str, Any]
@@ -86,7 +92,7 @@ def stage_of(kind: str, model: XVLA, batch: int) -> Stage:
     if kind == "lora_everywhere":
         lora = LoraSpec(targets=every_linear(model))
         return Stage(lr={**SLOT, "lora": 1e-4}, lora=lora, dropout=PUBLISHED_DROPOUT, **common)
-    return Stage(lr=ALL, dropout=PUBLISHED_DROPOUT, checkpointing=kind == "full_checkpointed", **common)
+    return Stage(lr=ALL, dropout=PUBLISHED_DROPOUT, **FULL[kind], **common)
 
 
 def every_linear(model: XVLA) -> str:

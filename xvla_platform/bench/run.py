@@ -3,12 +3,14 @@
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +70,7 @@ def plan(settings: Settings) -> list[Cell]:
         settings.views,
         peer=settings.peer_python is not None,
         samplers=samplers_for(settings.device),
+        absent=lacking(settings.device),
         whole=settings.whole,
     )
     names = {name for cell in cells for name in _names(cell)}
@@ -85,6 +88,13 @@ def samplers_for(device: str) -> list[str]:
 
     plain = [s for s in SAMPLERS.values() if not s.reuse and s.name != "merged"]  # merged is exact without LoRA
     return [sampler.name for sampler in plain if unavailable(sampler, torch.device(device)) is None]
+
+
+def lacking(device: str) -> set[str]:
+    """Kinds of steps for which something is not installed here: bitsandbytes, or what torch compiles with."""
+    compiler = find_spec("triton") if device == "cuda" else shutil.which(os.environ.get("CXX", "g++"))
+    there = {"full_frugal": find_spec("bitsandbytes"), "full_compiled": compiler}
+    return {kind for kind, found in there.items() if found is None}
 
 
 def run(settings: Settings, out: Path, tell: Callable[[Cell, dict[str, Any] | None], None]) -> dict[str, Any]:

@@ -49,6 +49,8 @@ class Stage(StrictModel):
         batch_size: Samples a step, over all processes.
         accumulate: Micro-batches that each process's share of a step is cut into, to save memory.
         checkpointing: Compute activations again in the backward pass instead of keeping them, to save memory.
+        compile: Compile the blocks (`torch.compile`): the first step takes minutes. `xvla bench steps` says whether the
+            others make up for it on your machine.
         ema: Decay of an exponential moving average of the trained weights, which is then what is measured and kept.
         lr: Peak learning rate of each trained group.
         optimizer: `adamw`, or `adamw8bit` with moments of one byte (extra `eightbit`).
@@ -70,6 +72,7 @@ class Stage(StrictModel):
     batch_size: int = Field(default=16, ge=1)
     accumulate: int = Field(default=1, ge=1)
     checkpointing: bool = False
+    compile: bool = False
     ema: float | None = Field(default=None, gt=0.0, lt=1.0)
     lr: dict[Group, float]
     optimizer: Literal["adamw", "adamw8bit"] = "adamw"
