@@ -10,14 +10,14 @@ import pytest
 import torch
 from adapt_helpers import command, small_batch, small_model, write_place
 from conftest import REPOSITORY, one_line_error
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from xvla_platform.errors import XvlaError
 from xvla_platform.modelling import objective
 from xvla_platform.modelling.checkpoint import load_model
 from xvla_platform.modelling.sampling import EXACT, SAMPLERS, Sampler, find_sampler, require, unavailable
-from xvla_platform.modelling.weights import held_as
+from xvla_platform.modelling.weights import PackedLinear, PackedMlp, held_as
 from xvla_platform.modelling.xvla import XVLA, published_times
 from xvla_platform.platform.bases import resolve_base
 from xvla_platform.policy.adapter import inject_lora
@@ -116,7 +116,18 @@ def test_merged_adapters_compute_the_same(options: dict[str, Any]) -> None:
     assert torch.equal(generated(model, batch), before)
     assert merged.transformer.soft_prompt_hub is model.transformer.soft_prompt_hub
     assert held_as(model, "trained") is model
-    assert held_as(small := small_model(), "merged") is small
+
+
+def test_packed_layers_compute_the_same() -> None:
+    """Every linear layer of the policy transformer, and nothing of the encoder, lies as the CPU multiplies it."""
+    model = small_model()
+    batch = small_batch([1], model)
+    packed = held_as(model, "merged")
+    kinds = {type(module) for module in packed.transformer.modules()}
+    assert {PackedLinear, PackedMlp} <= kinds
+    assert nn.Linear not in kinds
+    assert packed.encoder is model.encoder
+    torch.testing.assert_close(generated(packed, batch), generated(model, batch), atol=2e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("weights", "most"), [("bfloat16", 0.03), ("int8", 0.06)])

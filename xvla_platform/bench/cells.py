@@ -166,6 +166,12 @@ def comparisons_of(cells: list[Cell], views: tuple[int, ...], samplers: list[str
             reference=f"lerobot.inference.exact.{first}",
             floor=1.0,
         ),
+        Comparison(
+            name="chunk, ten steps merged : LeRobot's",
+            ours=f"ours.inference.merged.{first}",
+            reference=f"lerobot.inference.exact.{first}",
+            floor=1.0,
+        ),
         *(
             Comparison(
                 name=f"chunk, {sampler} : exact",

@@ -86,7 +86,7 @@ def samplers_for(device: str) -> list[str]:
 
     from xvla_platform.modelling.sampling import SAMPLERS, unavailable
 
-    plain = [s for s in SAMPLERS.values() if not s.reuse and s.name != "merged"]  # merged is exact without LoRA
+    plain = [sampler for sampler in SAMPLERS.values() if not sampler.reuse]
     return [sampler.name for sampler in plain if unavailable(sampler, torch.device(device)) is None]
 
 

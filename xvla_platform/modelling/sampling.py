@@ -30,9 +30,10 @@ class Sampler:
         name: What it is called in tables and options.
         about: One line for people.
         times: Flow times at which the network is asked, falling, the first being 1 (noise).
-        weights: `trained`: as training left them, LoRA beside its layers. `merged`: LoRA added into them. `bfloat16`:
-            merged, the policy transformer's linear layers in that type. `int8`: merged, its MLPs and the encoder's
-            linear layers in 8 bits.
+        weights: `trained`: as training left them, LoRA beside its layers. `merged`: LoRA added into them, and on a CPU
+            the policy transformer's laid in the order in which they are multiplied. `bfloat16`: merged, the policy
+            transformer's linear layers in that type. `int8`: merged, its MLPs and the encoder's linear layers in 8
+            bits.
         reuse: Encode each view on its own and keep its features while its frame stays the same, bit for bit.
         aux_every: With `reuse`, auxiliary views are encoded on every so many-th call only, and kept in between.
         graph: Replay all steps as one CUDA graph.

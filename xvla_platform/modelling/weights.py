@@ -1,4 +1,5 @@
-"""The same model with its weights held otherwise: LoRA added into its layers, linear layers in bfloat16 or in 8 bits.
+"""The same model with its weights held otherwise: LoRA added into its layers, linear layers in bfloat16 or in 8 bits,
+those of float32 in the order in which the CPU multiplies them.
 
 In: a loaded model. Out: another one that shares every tensor that did not change; the first stays as it was.
 """
@@ -30,12 +31,44 @@ def held_as(model: XVLA, weights: "Weights") -> XVLA:
         # Action encoder and decoder, time and norms stay in float32; Florence-2 has its own rule (`precision.encode`).
         policy = merged.transformer
         return _mapped(merged, lambda module: _mapped(policy, _bfloat16) if module is policy else module)
+    # Only the policy transformer is packed: it runs once a step, the encoder once a chunk, and a packed copy is memory.
+    policy = merged.transformer
     if weights == "int8":
         # Its attention stays in float32: rounded too, it doubles the deviation of the chunk.
-        policy = merged.transformer
-        narrow = _mapped(policy, lambda module: _mapped(module, _int8) if isinstance(module, Mlp) else module)
+        narrow = _mapped(policy, lambda module: _mapped(module, _int8) if isinstance(module, Mlp) else _packed(module))
         return _mapped(merged, lambda module: narrow if module is policy else _int8(module))
-    return merged
+    return _mapped(merged, lambda module: _mapped(policy, _packed) if module is policy else module)
+
+
+class PackedLinear(nn.Module):
+    """A float32 linear layer whose weights lie in blocks as oneDNN reads them (CPU).
+
+    The same products, added in another order: a sixth faster at a chunk's few hundred tokens, half at thirty.
+    """
+
+    def __init__(self, linear: nn.Linear, activation: str = "none", algorithm: str = "") -> None:
+        """Pack a layer; `activation` is oneDNN's, computed as the product is written."""
+        super().__init__()
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach())
+        self.bias = None if linear.bias is None else linear.bias.detach()
+        self.activation: tuple[str, list[float], str] = (activation, [], algorithm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., in] → [..., out]."""
+        return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, *self.activation)
+
+
+class PackedMlp(nn.Module):
+    """A packed `Mlp` without dropout, its GELU computed in the first layer."""
+
+    def __init__(self, mlp: Mlp) -> None:
+        super().__init__()
+        self.fc1 = PackedLinear(mlp.fc1, "gelu", "tanh")
+        self.fc2 = PackedLinear(mlp.fc2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, L, H] → [B, L, H]."""
+        return self.fc2(self.fc1(x))
 
 
 class Bfloat16Linear(nn.Module):
@@ -89,6 +122,18 @@ def _bfloat16(module: nn.Module) -> nn.Module:
 
 def _int8(module: nn.Module) -> nn.Module:
     return Int8Linear(module) if type(module) is nn.Linear else module
+
+
+def _packs(linear: nn.Module) -> bool:
+    if type(linear) is not nn.Linear or not torch.backends.mkldnn.is_available():
+        return False
+    return linear.weight.device.type == "cpu" and linear.weight.dtype == torch.float32
+
+
+def _packed(module: nn.Module) -> nn.Module:
+    if isinstance(module, Mlp) and _packs(module.fc1) and _packs(module.fc2):
+        return PackedMlp(module)
+    return PackedLinear(module) if isinstance(module, nn.Linear) and _packs(module) else module
 
 
 def _mapped(module: Any, leaf: Leaf) -> Any:
