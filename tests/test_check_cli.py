@@ -29,6 +29,18 @@ def declare(place: Path, old: str, new: str) -> None:
     path.write_text(path.read_text().replace(old, new))
 
 
+def test_a_report_never_replaces_other_files(place: Path, here: Run) -> None:
+    """A folder with anything of the user's in it is refused before data is read; a former report gives way."""
+    (place / "mine").mkdir()
+    (place / "mine" / "thesis.txt").write_text("years of work")
+    refused = here("check", "plugins/my_arm", *FEW, "--report", "mine", cwd=place)
+    assert "is not free for a report" in one_line_error(refused)
+    assert (place / "mine" / "thesis.txt").read_text() == "years of work"
+    for _ in range(2):
+        assert here("check", "plugins/my_arm", *FEW, "--report", "new/report", cwd=place).returncode == 0
+    assert {path.name for path in (place / "new" / "report").iterdir()} == {"check.json", "report.html"}
+
+
 def test_a_clean_robot_passes_and_leaves_a_report(place: Path, here: Run) -> None:
     done = here("check", "plugins/my_arm", *FEW, cwd=place)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -14,6 +14,7 @@ from xvla_platform.specs.action_space import ActionSpace
 from xvla_platform.specs.embodiment import EmbodimentSpec
 
 CHECK_NAME = "check.json"
+REPORT_FILES = {CHECK_NAME, "report.html"}
 
 
 def make_context(

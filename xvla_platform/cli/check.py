@@ -73,6 +73,7 @@ def check(
     base = _base(place, base_name, revision)
     compared = find(place, against).folder if against else None
     spec = loaded.spec
+    folder = _free_for_a_report(report_folder) if report_folder else place.runs / "check" / spec.name
     say(f"robot     {spec.name}: {spec.description}")
     say(f"base      {base.id if base else 'none: what concerns the base is not checked'}")
     reader = open_data(spec, loaded.folder)
@@ -88,7 +89,6 @@ def check(
             progress=bars.task("reading episodes", min(episodes, len(reader.episodes))),
         )
         report = run_checks(context, bars.task("checking", len(groups)), groups=groups).without(ignored)
-    folder = report_folder or place.runs / "check" / spec.name
     with atomic_folder(folder, replace=True) as building:
         write_check(report, context, building)
     say(f"looked at {len(context.recording.episodes)} of {len(reader.episodes)} episodes")
@@ -102,6 +102,24 @@ def check(
         data={"ok": not failed, "strict": strict, "ignored": list(ignored), **report.to_json()},
     )
     return int(failed)
+
+
+def _free_for_a_report(folder: Path) -> Path:
+    """The folder, which a report replaces as a whole; one that holds anything else is refused."""
+    from xvla_platform.check.context import REPORT_FILES
+    from xvla_platform.errors import XvlaError
+
+    inside = [path.name for path in folder.iterdir()] if folder.is_dir() else [folder.name] * folder.exists()
+    others = sorted(set(inside) - REPORT_FILES)
+    if others:
+        raise XvlaError(
+            "is not free for a report, which would replace it",
+            file=folder,
+            field="--report",
+            found=others[0],
+            allowed="a new folder, an empty one, or one with a report alone",
+        )
+    return folder
 
 
 def show_findings(report: "CheckReport") -> None:
