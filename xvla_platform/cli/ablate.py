@@ -26,16 +26,24 @@ def run_open_loop(
     from xvla_platform.cli.progress import Bars
     from xvla_platform.closed_loop.conditions import conditions_of, parse
     from xvla_platform.closed_loop.effects import MEAN_ERROR, open_loop_effects
-    from xvla_platform.closed_loop.held_out import material_of, measure_held_out
+    from xvla_platform.closed_loop.held_out import held_out_commands, material_of, measure_held_out
+    from xvla_platform.closed_loop.wrong_words import CONDITION, without_another
+    from xvla_platform.errors import XvlaError
 
     wanted = parse(options["ablate"])
     source = source_asked_for(place, target, data=data, base=base, sampler=sampler, options=options)
     policy = source()
     reader = open_demonstrations(place, policy.record, data)
     material = material_of(policy, reader)
-    if len(material.instructions) < 2 and ("language", "wrong") in wanted:
-        say("left out  language:wrong needs a second command in the demonstrations")
-        wanted.remove(("language", "wrong"))
+    if ("language", "wrong") in wanted:
+        alone = without_another(held_out_commands(policy, reader), material.instructions)
+        if alone is not None:
+            say(f"left out  {CONDITION}: no command of the demonstrations names something else than `{alone}`")
+            wanted.remove(("language", "wrong"))
+            if not wanted:
+                raise XvlaError("nothing is left to change", field="ablate", found=options["ablate"])
+        else:
+            say("note      wrong words come from other demonstrations: what they name need not lie in the scene")
     conditions, missing = conditions_of(wanted, policy, source.resolved_base().used_domains, material)
     for line in missing:
         say(f"left out  {line}")

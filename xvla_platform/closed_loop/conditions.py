@@ -5,7 +5,6 @@ kindest exchange), or that robot's whole slot. `vision`: one camera at a time bl
 frame, or showing the mean of the demonstrations. `language`: the command for something else, or none.
 """
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from xvla_platform.closed_loop.wrong_words import wrong_words
 from xvla_platform.errors import XvlaError
 from xvla_platform.modelling.slot import read_rows, write_rows
 from xvla_platform.policy.policy import Observation, Policy
@@ -166,7 +166,7 @@ def changed(
     Args:
         first_images: Images of the episode's first frame.
         other_instruction: A command for something else in this scene; without it, one of the demonstrations' that
-            differs in as few words as possible.
+            names another thing (`wrong_words`).
     """
     if condition.input == "vision":
         assert condition.camera is not None
@@ -180,22 +180,9 @@ def changed(
     if condition.input == "language":
         if condition.kind == "empty":
             return replace(observation, instruction="")
-        return replace(observation, instruction=other_instruction or wrong_instruction(observation, material))
+        wrong = wrong_words(observation.instruction, other_instruction, material.instructions)
+        return replace(observation, instruction=wrong)
     return observation
-
-
-def wrong_instruction(observation: Observation, material: Material) -> str:
-    """Of the demonstrations' other commands the one that differs in the fewest words: it names another thing."""
-    own = _words(observation.instruction)
-    others = [text for text in material.instructions if _words(text) != own]
-    if not others:
-        raise XvlaError(
-            "there is no other command to give",
-            field="ablate",
-            found="language:wrong",
-            hint="let the environment's reset say info['other_instruction'], or leave it out",
-        )
-    return min(others, key=lambda text: (_differences(own, _words(text)), text))
 
 
 def mean_image(frames: Image) -> Image:
@@ -206,15 +193,6 @@ def mean_image(frames: Image) -> Image:
 def cameras_of(spec: EmbodimentSpec) -> list[str]:
     """Camera names in the order of `Samples.images`."""
     return [camera.name for camera in spec.ordered_cameras]
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.lower())
-
-
-def _differences(a: list[str], b: list[str]) -> int:
-    """Words that are not in the same place in both."""
-    return sum(x != y for x, y in zip(a, b, strict=False)) + 2 * abs(len(a) - len(b))
 
 
 def _prompt_table(policy: Policy) -> str | None:

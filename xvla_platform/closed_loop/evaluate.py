@@ -24,6 +24,7 @@ from xvla_platform.closed_loop.execution import Execution, execution_of
 from xvla_platform.closed_loop.film import Film, contact_sheet
 from xvla_platform.closed_loop.results import ClosedLoopResult
 from xvla_platform.closed_loop.workers import Pool
+from xvla_platform.closed_loop.wrong_words import wrong_words
 from xvla_platform.errors import XvlaError
 from xvla_platform.platform.files import os_errors, read_json, write_json, write_text
 
@@ -116,6 +117,7 @@ def evaluate_closed_loop(
             "time_limit_s": way.time_limit_s,
             "conditions": [condition.name for condition in conditions],
         }
+        _refuse_wordless(checked, chosen, seed, conditions, way.material)
         jobs = _jobs(conditions, chosen, episodes, seed, None if folder is None else folder / FILMS, films)
         with _kept(folder, settings) as (found, keep):
             done = {key: episode for key, episode in found.items() if key in {job.key for job in jobs}}
@@ -264,6 +266,16 @@ def _tasks(env: CheckedEnvironment, wanted: Sequence[str] | None) -> tuple[str, 
     if unknown:
         raise XvlaError("the environment has no such task", field="tasks", found=unknown[0], allowed=env.tasks)
     return tuple(dict.fromkeys(wanted)) if wanted else env.tasks
+
+
+def _refuse_wordless(
+    env: CheckedEnvironment, tasks: Sequence[str], seed: int, conditions: Sequence[Condition], material: Material
+) -> None:
+    """Refuse wrong words before the first episode where nobody gives any."""
+    if any((condition.input, condition.kind) == ("language", "wrong") for condition in conditions):
+        for task in tasks:
+            begin = env.reset(seed, task)
+            wrong_words(begin.instruction, begin.other_instruction, material.instructions)
 
 
 def _limit(seconds: float | None, env: CheckedEnvironment) -> float:

@@ -24,7 +24,7 @@ from xvla_platform.closed_loop.conditions import (
 )
 from xvla_platform.data.images import oriented, read_frames
 from xvla_platform.data.reader import DatasetReader
-from xvla_platform.data.samples import Samples
+from xvla_platform.data.samples import SPLIT_SEED, Samples, split_episodes
 from xvla_platform.modelling.precision import encode
 from xvla_platform.policy.policy import Observation, Policy
 
@@ -57,6 +57,12 @@ def material_of(policy: Policy, reader: DatasetReader) -> Material:
         mean_images={name: mean_image(view) for name, view in zip(cameras_of(samples.spec), views, strict=True)},
         instructions=tuple(sorted({episode.instruction for episode in reader.episodes if episode.instruction})),
     )
+
+
+def held_out_commands(policy: Policy, reader: DatasetReader) -> list[str]:
+    """The commands of the test episodes."""
+    held_out = split_episodes(len(reader.episodes), policy.record.spec.dataset.held_out, SPLIT_SEED)[2]
+    return [reader.episodes[episode].instruction for episode in held_out]
 
 
 def measure_held_out(
