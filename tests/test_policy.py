@@ -113,6 +113,52 @@ def test_undeclared_cameras_are_refused(policy: Policy, observation: Observation
         policy.act(replace(observation, images={**observation.images, "top": observation.images["front"]}))
 
 
+def test_what_is_not_as_declared_is_refused(policy: Policy, observation: Observation) -> None:
+    """Wrong kinds, sizes and numbers are named with what they should be; nothing of them is remembered."""
+    front, state = observation.images["front"], observation.state
+    images = {
+        "a float image": front / 255.0,
+        "whole numbers of eight bytes": front.astype(np.int64),
+        "channels first": front.transpose(2, 0, 1),
+        "an alpha channel": np.concatenate([front, front[..., :1]], axis=-1),
+        "another resolution": np.zeros((48, 32, 3), np.uint8),
+        "a batch": front[None],
+    }
+    for name, image in images.items():
+        with pytest.raises(XvlaError, match=r"images\.front: is not an image as declared.*uint8 \[32, 32, 3\]"):
+            pytest.fail(f"{name}: {policy.act(replace(observation, images={**observation.images, 'front': image}))}")
+    states = {
+        "too short": state[:-1],
+        "too long": np.append(state, 0.0),
+        "a batch": state[None],
+        "words": state.astype(str),
+        "bits": state > 0,
+    }
+    for name, wrong in states.items():
+        with pytest.raises(XvlaError, match=r"state: is not the declared vector.*7 numbers \(position 3, rotation 3"):
+            pytest.fail(f"{name}: {policy.act(replace(observation, state=wrong))}")
+        with pytest.raises(XvlaError, match="first_state: is not the declared vector"):
+            policy.act(observation, first_state=wrong)
+    broken = state.copy()
+    broken[2] = np.nan
+    policy.reset()
+    with pytest.raises(XvlaError, match=r"state\[2\]: is not a finite number"):
+        policy.act(replace(observation, state=broken))
+    policy.act(observation)
+    assert policy._first_state is not None
+    assert np.array_equal(policy._first_state, state)
+    others = {"images": [front, front], "state": state.tolist(), "instruction": None}
+    for name, value in others.items():
+        with pytest.raises(XvlaError, match=f"^{name}: (is|are) not"):
+            policy.act(replace(observation, **{name: value}))
+    with pytest.raises(XvlaError, match=r"images\.front: is not an array"):
+        policy.act(replace(observation, images={**observation.images, "front": front.tolist()}))
+    assert np.array_equal(
+        policy.act(replace(observation, state=state.astype(np.float32).astype(np.float64))).model,
+        policy.act(replace(observation, state=state.astype(np.float32))).model,
+    )
+
+
 def test_a_long_instruction_is_refused(policy: Policy, observation: Observation) -> None:
     """Not cut in the middle of the sentence."""
     with pytest.raises(XvlaError, match="this base reads 16"):

@@ -26,6 +26,7 @@ from xvla_platform.platform.artifact import load_manifest, load_record
 from xvla_platform.platform.bases import ResolvedBase
 from xvla_platform.platform.embodiments import base_space
 from xvla_platform.platform.files import read_json
+from xvla_platform.policy.accepted import check_images, check_state, check_words
 from xvla_platform.policy.adapter import attach, read_adapter
 from xvla_platform.policy.mode import Mode
 from xvla_platform.specs.records import EmbodimentRecord
@@ -37,8 +38,9 @@ class Observation:
 
     Attributes:
         images: uint8 [H, W, 3] by declared camera name, as the robot records them (the declared flip and order of
-            colours are applied here); every declared camera must be there.
-        state: [P] the proprio vector in the dataset's own units.
+            colours are applied here), in the declared resolution or in the model's own; every declared camera must
+            be there.
+        state: [P] the proprio vector in the dataset's own units, finite.
         instruction: The language command.
     """
 
@@ -117,7 +119,12 @@ class Policy:
         Args:
             first_state: [P] the state at the episode's first frame, instead of the one remembered since `reset`.
             sampler: Another way to compute the chunk than the policy's own, or its name.
+
+        Raises:
+            XvlaError: Images, a state or words of another form than the robot's declaration says, before anything of
+                the observation is remembered.
         """
+        self._check(observation, first_state)
         if self._begins:
             self._begins, self._first_state = False, np.array(observation.state, dtype=np.float64)
         mode = self.mode(find_sampler(sampler) if isinstance(sampler, str) else sampler)
@@ -137,16 +144,16 @@ class Policy:
         return self.mode(sampler).chunks(features, proprio, seed=seed)
 
     def _frames(self, observation: Observation) -> list[NDArray[np.uint8]]:
-        """The views as recorded, main view first; other cameras than the declared ones are refused."""
-        cameras = self.record.spec.ordered_cameras
-        if {camera.name for camera in cameras} != set(observation.images):
-            raise XvlaError(
-                "the observation's cameras are not the declared ones",
-                field="images",
-                found=", ".join(sorted(observation.images)) or "none",
-                allowed=[camera.name for camera in cameras],
-            )
-        return [oriented(observation.images[camera.name], camera) for camera in cameras]
+        """The views as RGB the right way up, main view first."""
+        return [oriented(observation.images[camera.name], camera) for camera in self.record.spec.ordered_cameras]
+
+    def _check(self, observation: Observation, first_state: NDArray[np.float64] | None) -> None:
+        spec = self.record.spec
+        check_images(observation.images, spec, self.processor.size)
+        check_state(observation.state, spec.proprio, "state")
+        check_words(observation.instruction)
+        if first_state is not None:
+            check_state(first_state, spec.proprio, "first_state")
 
     def _preprocess(self, frame: NDArray[np.uint8]) -> Tensor:
         return self.processor.images(frame[None])[0]
