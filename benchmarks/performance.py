@@ -2,8 +2,8 @@
 
     python benchmarks/performance.py benchmarks/results/*.json
 
-Each file becomes a section between the page's two marks: the machine, the command, every cell, every ratio beside its
-arithmetic. `--check` exits with 1 where the page is behind the files.
+Each file becomes a section of its name between the page's two marks: the machine, the command, every cell, every ratio
+beside its arithmetic. `--check` exits with 1 where the page is behind the files.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def section(path: Path) -> str:
     if "report" not in data:
         sys.exit(f"error: {path}: holds an interrupted bench; give the same `xvla bench` command again")
     report, machine = data["report"], data["machine"]
-    parts = [f"### {data['size']}, {data['device']}", where(data, machine, report["cells"]), command(data)]
+    parts = [f"### {path.stem}, {data['device']}", where(data, machine, report["cells"]), command(data)]
     parts.append(
         lines(("what", "whose", "CPU s", "least to most", "memory, GiB", "GFLOP", "GFLOP/s", ""), cells(report))
     )
