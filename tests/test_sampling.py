@@ -13,14 +13,21 @@ from conftest import REPOSITORY, one_line_error
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from xvla_platform.adapt.prepare import open_demonstrations
+from xvla_platform.adapt.robot_data import split_samples
+from xvla_platform.closed_loop.held_out import encode_all
 from xvla_platform.errors import XvlaError
+from xvla_platform.evaluation.open_loop import field_errors
+from xvla_platform.evaluation.report import measure
 from xvla_platform.modelling import objective
 from xvla_platform.modelling.checkpoint import load_model
 from xvla_platform.modelling.sampling import EXACT, SAMPLERS, Sampler, find_sampler, require, unavailable
 from xvla_platform.modelling.weights import PackedLinear, PackedMlp, held_as
 from xvla_platform.modelling.xvla import XVLA, published_times
 from xvla_platform.platform.bases import resolve_base
+from xvla_platform.platform.workspace import Workspace
 from xvla_platform.policy.adapter import inject_lora
+from xvla_platform.policy.comparing import observation_of
 from xvla_platform.policy.mode import Mode
 from xvla_platform.policy.policy import Observation, Policy, load_policy
 from xvla_platform.specs.plan import LoraSpec
@@ -278,6 +285,33 @@ def test_measuring_says_which_sampler_it_used(place: Path, here: Any) -> None:
     assert report["sampler"] == "faster"
     assert report["errors"] != report["recorded"]
     assert "compares on recorded" in one_line_error(here("eval", "my_arm", "--closed-loop", "--samplers", cwd=place))
+
+
+def test_recorded_frames_are_encoded_as_the_sampler_encodes(place: Path, tmp_path: Path) -> None:
+    """8-bit layers in the encoder are part of the deviation; kept features are refused, as no call comes before."""
+    if SAMPLERS["int8"] not in HERE:
+        pytest.skip("no 8-bit layers here")
+    narrow = opened(place, SAMPLERS["int8"])
+    reader = open_demonstrations(Workspace(place), narrow.record, None)
+    samples = split_samples(narrow.record, reader, narrow.binding, narrow.model.config.num_actions)["test"][1]
+    seen = [observation_of(samples, row) for row in range(len(samples))]
+    for one in seen[:3]:
+        called = narrow.mode().encode(narrow._frames(one), narrow._preprocess, narrow._words(one.instruction))
+        torch.testing.assert_close(encode_all(narrow, [one])[0], called[0], rtol=1e-4, atol=1e-4)
+    folder = place / "registry" / "my_arm" / "v1"
+    measured = measure(folder, narrow, reader, picture=tmp_path / "seen.png").errors
+    seed = json.loads((folder / "metrics.json").read_text())["eval_seed"]
+    rows = range(len(samples))
+    exactly_seen = encode_all(opened(place), seen)
+    chunks = narrow.chunks_from_features(exactly_seen, torch.from_numpy(samples.proprio(rows)), seed=seed)
+    assert measured != pytest.approx(field_errors(narrow.binding, chunks, samples.chunks(rows)), rel=1e-5)
+
+
+def test_kept_features_are_not_measured_on_recorded_frames(place: Path, here: Any) -> None:
+    """Neither for errors nor for ablations."""
+    for more in ((), ("--ablate", "vision:black")):
+        line = one_line_error(here("eval", "my_arm", "--sampler", "reuse", *more, cwd=place))
+        assert "the sampler keeps features from call to call" in line
 
 
 def test_the_shipped_base_bears_three_steps() -> None:

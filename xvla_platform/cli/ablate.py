@@ -33,6 +33,7 @@ def run_open_loop(
     wanted = parse(options["ablate"])
     source = source_asked_for(place, target, data=data, base=base, sampler=sampler, options=options)
     policy = source()
+    policy.encoder_of_sampler()  # one that recorded frames cannot show is refused before they are read
     reader = open_demonstrations(place, policy.record, data)
     material = material_of(policy, reader)
     if ("language", "wrong") in wanted:

@@ -111,6 +111,7 @@ def measure_held_out(
 @torch.no_grad()
 def encode_all(policy: Policy, observations: Sequence[Observation]) -> tuple[Tensor, Tensor]:
     """Features of many observations, in batches; equal ones of `Policy.act` up to rounding."""
+    model = policy.encoder_of_sampler()
     cameras = policy.record.spec.ordered_cameras
     views, (height, width) = policy.model.config.num_views, policy.processor.size
     parts = []
@@ -123,7 +124,7 @@ def encode_all(policy: Policy, observations: Sequence[Observation]) -> tuple[Ten
             images[:, view] = policy.processor.images(stack)
             mask[:, view] = True
         tokens = torch.tensor([policy.processor.tokens(observation.instruction) for observation in batch])
-        parts.append(encode(policy.model, input_ids=tokens, pixel_values=images, image_mask=mask))
+        parts.append(encode(model, input_ids=tokens, pixel_values=images, image_mask=mask))
     return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
 
 

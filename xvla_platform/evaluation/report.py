@@ -45,14 +45,15 @@ def measure(
     picture: Path,
     progress: Callable[[str, int], Callable[[int], None]] | None = None,
 ) -> Measured:
-    """Measure on the test episodes and draw `picture`."""
+    """Measure on the test episodes, with features of the encoder as the policy's sampler has it, and draw `picture`."""
+    encoder = policy.encoder_of_sampler()
     results = read_json(folder / "metrics.json")
     record, binding = policy.record, policy.binding
     episodes, samples = split_samples(record, reader, binding, policy.model.config.num_actions)["test"]
     scratch, processor = picture.parent / "scratch", policy.processor
     split = bare_split("test", episodes, samples, record=record, processor=processor, config=policy.model.config)
     split = with_frames(split, processor, scratch, progress)
-    source = with_features(split, policy.model, processor, scratch, progress).source
+    source = with_features(split, encoder, processor, scratch, progress).source
     assert source.features is not None
     predicted = policy.chunks_from_features(source.features, source.proprio, seed=int(results["eval_seed"]))
     shutil.rmtree(scratch, ignore_errors=True)

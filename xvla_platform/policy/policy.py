@@ -100,6 +100,21 @@ class Policy:
             self._modes[chosen] = Mode(self.model, chosen, self.record.slot.domain_id)
         return self._modes[chosen]
 
+    def encoder_of_sampler(self) -> XVLA:
+        """The model whose features the sampler's chunks are made from; its encoder may be rounded.
+
+        8-bit layers round a batch by its largest number, so frames encoded together come out a little coarser than
+        alone. A sampler that keeps features from call to call is refused: recorded frames in batches follow no call.
+        """
+        if self.sampler.reuse:
+            raise XvlaError(
+                "the sampler keeps features from call to call, which recorded frames in batches do not show",
+                field="sampler",
+                found=self.sampler.name,
+                hint="use `xvla eval ROBOT --samplers` or --closed-loop, which call it as a robot does",
+            )
+        return self.mode().model
+
     def reset(self) -> None:
         """A new episode begins: the state of the next observation is its first, and no view is remembered."""
         self._begins, self._first_state = True, None
