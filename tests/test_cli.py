@@ -48,6 +48,24 @@ def set_at(value: Any, path: tuple[Any, ...], new: Any) -> None:
         value[path[-1]] = new
 
 
+def test_paths_that_no_disk_can_follow_are_one_line(place: Path, here: Run) -> None:
+    """A name too long, links in a circle, a file where a folder should be: whoever meets them first, in one line."""
+    (place / "circle").symlink_to("circle")
+    for words in (
+        ("check", "x" * 300),
+        ("add-embodiment", "circle"),
+        ("check", "xvla.yaml/plugin"),
+        ("show", "y" * 300),
+        ("eval", f"{'z' * 300}/v1"),
+        ("pull", f"dir:{place}/{'s' * 300}"),
+        ("push", "w" * 300, "--to", "dir:."),
+    ):
+        assert one_line_error(here(*words, cwd=place)), words
+    (place / "registry").rmdir() if (place / "registry").is_dir() else None
+    (place / "registry").write_text("no folder")
+    assert "registry: cannot be read: not a directory" in one_line_error(here("list", cwd=place))
+
+
 BAD_FIELDS: list[tuple[str, tuple[Any, ...], Any, str]] = [
     ("missing field", ("control_hz",), None, "plugin.yaml: control_hz: required field is missing"),
     ("unknown field", ("controll_hz",), 10, "controll_hz: unknown field; allowed: action, cameras, control_hz"),

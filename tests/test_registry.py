@@ -1,10 +1,12 @@
 """Versions are placed whole, never change, and are found by name."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from conftest import REPOSITORY, fill_adaptation, tree
 
 from xvla_platform.errors import XvlaError
 from xvla_platform.platform.artifact import check_names, verify
+from xvla_platform.platform.records import registered
 from xvla_platform.platform.registry import find, list_adaptations, newest_unpushed, next_version, place, record_push
 from xvla_platform.platform.workspace import Workspace
 
@@ -32,6 +35,46 @@ def test_versions_count_up_and_are_found(adapted: Workspace, robot: dict[str, An
     for label, message in (("my_arm/v9", "my_arm/v1, my_arm/v2"), ("other", "allowed: my_arm")):
         with pytest.raises(XvlaError, match=message):
             find(adapted, label)
+
+
+def test_what_may_not_be_read_is_not_absent(adapted: Workspace) -> None:
+    """A record or a version of another user is an error: passed over, its slot or number would be given twice."""
+    looks: tuple[tuple[Path, Callable[[], Any]], ...] = (
+        (adapted.embodiments, lambda: registered(adapted)),
+        (adapted.embodiments / "my_arm", lambda: registered(adapted)),
+        (adapted.registry, lambda: list_adaptations(adapted)),
+        (adapted.registry / "my_arm", lambda: next_version(adapted, "my_arm")),
+        (adapted.registry / "my_arm" / "v1", lambda: list_adaptations(adapted, "my_arm")),
+    )
+    (adapted.embodiments / "my_arm").mkdir(parents=True)
+    (adapted.embodiments / "my_arm" / "embodiment.yaml").write_text("taken")
+    for closed, look in looks:
+        mode = closed.stat().st_mode
+        closed.chmod(0)
+        try:
+            with as_another(adapted.root), pytest.raises(XvlaError, match="cannot be read: permission denied"):
+                look()
+        finally:
+            closed.chmod(mode)
+
+
+@contextlib.contextmanager
+def as_another(root: Path) -> Iterator[None]:
+    """Root may read everything, so root acts as nobody; others are who they are."""
+    if os.geteuid() != 0:
+        yield
+        return
+    for folder in root.parents:
+        if folder.owner() == "root" and folder.stat().st_mode & 0o055 != 0o055:
+            folder.chmod(folder.stat().st_mode | 0o055)
+    for path in (root, *root.rglob("*")):
+        if path.is_dir() and path.stat().st_mode & 0o700:
+            path.chmod(0o755)
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
 
 
 def test_a_build_that_fails_leaves_the_registry_as_it_was(adapted: Workspace) -> None:

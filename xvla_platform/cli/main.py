@@ -4,7 +4,9 @@ Exit codes: 0 done, 1 refused (the result is not good enough to keep), 2 misused
 user can mend, 130 interrupted. Anything else is a bug and keeps its traceback.
 """
 
+import errno
 import json
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -44,6 +46,11 @@ RESUMABLE: dict[str, dict[str, bool] | None] = {
     "sweep": {"--embodiment": True, "--workspace": True, "--json": False},
     "pretrain": None,
 }
+# What the file system refuses for a reason that lies with a path or its owner, and not with us.
+MENDABLE = {
+    getattr(errno, name)
+    for name in ("EACCES", "EPERM", "EROFS", "ENOTDIR", "EISDIR", "ENAMETOOLONG", "ELOOP", "EMFILE", "ENFILE")
+}
 REPEAT = "nothing half-written was left; run the same command again"
 
 
@@ -72,6 +79,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # The reader (`| head`) has seen enough; give the interpreter's last flush somewhere to go.
         sys.stdout = open("/dev/null", "w")  # noqa: SIM115
         sys.exit(0)
+    except OSError as error:
+        if error.errno is None or error.errno not in MENDABLE or error.filename is None:
+            raise
+        path, reason = os.fsdecode(error.filename), os.strerror(error.errno).lower()
+        _report(f"{path}: {reason}", {"error": reason, "file": path}, words)
+        sys.exit(2)
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -65,6 +65,27 @@ def read_json(path: Path) -> Any:
         raise XvlaError(f"is not readable JSON: {error}", file=path) from None
 
 
+def entries(folder: Path) -> list[Path]:
+    """What lies in a folder and is not hidden, by name; nothing where there is no folder.
+
+    `Path.glob` passes over what it may not read, as if it were not there.
+    """
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise XvlaError(f"cannot be read: {os.strerror(error.errno or 0).lower()}", file=folder) from None
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file is there; a place that may not be looked into is an error, not an absent file."""
+    try:
+        return path.is_file()
+    except OSError as error:
+        raise XvlaError(f"cannot be read: {os.strerror(error.errno or 0).lower()}", file=path) from None
+
+
 @contextlib.contextmanager
 def atomic_folder(final: Path, *, replace: bool = False) -> Iterator[Path]:
     """Yield a hidden sibling to build in; it becomes `final` in one rename when the block ends well.

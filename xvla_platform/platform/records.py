@@ -9,6 +9,7 @@ from pathlib import Path
 import yaml
 
 from xvla_platform.errors import XvlaError
+from xvla_platform.platform.files import entries, is_file
 from xvla_platform.platform.workspace import Workspace
 from xvla_platform.specs.base import load_model
 from xvla_platform.specs.records import EmbodimentRecord
@@ -17,9 +18,9 @@ RECORD_NAME = "embodiment.yaml"
 
 
 def registered(workspace: Workspace) -> list[EmbodimentRecord]:
-    """Every robot of the workspace, by name."""
-    paths = sorted(workspace.embodiments.glob(f"[!.]*/{RECORD_NAME}"))
-    return [load_model(EmbodimentRecord, path) for path in paths]
+    """Every robot of the workspace, by name; one that cannot be read is an error: its slot is taken all the same."""
+    paths = (folder / RECORD_NAME for folder in entries(workspace.embodiments))
+    return [load_model(EmbodimentRecord, path) for path in paths if is_file(path)]
 
 
 def find_embodiment(workspace: Workspace, name: str) -> EmbodimentRecord:

@@ -17,7 +17,7 @@ from typing import Any
 
 from xvla_platform.errors import XvlaError
 from xvla_platform.platform.artifact import MANIFEST_NAME, load_manifest
-from xvla_platform.platform.files import atomic_folder, read_json, write_json
+from xvla_platform.platform.files import atomic_folder, entries, is_file, read_json, write_json
 from xvla_platform.platform.workspace import Workspace
 from xvla_platform.specs.records import Manifest
 
@@ -55,9 +55,10 @@ class Adaptation:
 def list_adaptations(workspace: Workspace, name: str | None = None) -> list[Adaptation]:
     """Every complete version, by name and number."""
     found = []
-    for folder in workspace.registry.glob(f"{name or '[!.]*'}/v*"):
+    robots = [workspace.registry / name] if name else entries(workspace.registry)
+    for folder in (version for robot in robots if robot.is_dir() for version in entries(robot)):
         match = _VERSION.match(folder.name)
-        if match and (folder / MANIFEST_NAME).is_file():
+        if match and is_file(folder / MANIFEST_NAME):
             found.append(Adaptation(folder.parent.name, int(match[1]), folder))
     return sorted(found, key=lambda adaptation: (adaptation.name, adaptation.version))
 
@@ -140,7 +141,7 @@ def now() -> str:
 
 
 def _numbers(workspace: Workspace, name: str) -> list[int]:
-    matches = (_VERSION.match(path.name) for path in (workspace.registry / name).glob("v*"))
+    matches = (_VERSION.match(path.name) for path in entries(workspace.registry / name))
     return [int(match[1]) for match in matches if match]
 
 
