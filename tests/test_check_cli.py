@@ -39,6 +39,11 @@ def test_a_report_never_replaces_other_files(place: Path, here: Run) -> None:
     for _ in range(2):
         assert here("check", "plugins/my_arm", *FEW, "--report", "new/report", cwd=place).returncode == 0
     assert {path.name for path in (place / "new" / "report").iterdir()} == {"check.json", "report.html"}
+    own = place / "runs" / "check" / "my_arm" / "notes.txt"
+    own.parent.mkdir(parents=True)
+    own.write_text("beside the report")
+    assert here("check", "plugins/my_arm", *FEW, cwd=place).returncode == 0
+    assert own.read_text() == "beside the report"
 
 
 def test_a_clean_robot_passes_and_leaves_a_report(place: Path, here: Run) -> None:

@@ -55,7 +55,6 @@ def check(
     from xvla_platform.check.runner import catalogue, check_groups, run_checks
     from xvla_platform.cli.progress import Bars
     from xvla_platform.platform.embodiments import base_space, open_data
-    from xvla_platform.platform.files import atomic_folder
     from xvla_platform.platform.plugins import build_manager
     from xvla_platform.platform.registry import find
     from xvla_platform.platform.workspace import Workspace
@@ -89,8 +88,7 @@ def check(
             progress=bars.task("reading episodes", min(episodes, len(reader.episodes))),
         )
         report = run_checks(context, bars.task("checking", len(groups)), groups=groups).without(ignored)
-    with atomic_folder(folder, replace=True) as building:
-        write_check(report, context, building)
+    write_check(report, context, folder)
     say(f"looked at {len(context.recording.episodes)} of {len(reader.episodes)} episodes")
     show_findings(report)
     failed = bool(report.of("error") or (strict and report.of("warning")))
@@ -105,7 +103,7 @@ def check(
 
 
 def _free_for_a_report(folder: Path) -> Path:
-    """The folder, which a report replaces as a whole; one that holds anything else is refused."""
+    """The folder, whose former report a new one replaces, file by file; one that holds anything else is refused."""
     from xvla_platform.check.context import REPORT_FILES
     from xvla_platform.errors import XvlaError
 
@@ -113,7 +111,7 @@ def _free_for_a_report(folder: Path) -> Path:
     others = sorted(set(inside) - REPORT_FILES)
     if others:
         raise XvlaError(
-            "is not free for a report, which would replace it",
+            "is not free for a report",
             file=folder,
             field="--report",
             found=others[0],
