@@ -62,6 +62,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], tuple[str, ...], str]] = {
         (*ADAPT, "--plan", "plan.yaml", "--then", "lora"),
         "--then: --plan names every stage itself",
     ),
+    "huge seed": (lambda r: None, (*ADAPT, "--seed", str(2**63)), "seed: Input should be less than or equal to"),
     "revision of a folder": (lambda r: None, (*ADAPT, "--revision", "main"), "a revision belongs to a Hub id"),
     "another base": (lambda r: None, (*ADAPT, "--base", "nope"), "unknown base model; found nope"),
 }

@@ -343,6 +343,9 @@ def test_an_environment_that_is_none_or_fails_is_one_line(env: Any) -> None:
         vars(env).update(kept)
     with pytest.raises(XvlaError, match="no such task; found grasp; allowed: reach, visit"):
         evaluate_closed_loop(Seer(), env, tasks=["grasp"], episodes=1)
+    for seed in (-1, 2**63):
+        with pytest.raises(XvlaError, match="seed: is no seed"):
+            evaluate_closed_loop(Seer(), env, episodes=1, seed=seed)
     with pytest.raises(XvlaError, match="is not a gymnasium environment; found Seer"):
         evaluate_closed_loop(Seer(), Seer(), episodes=1)
 

@@ -153,6 +153,9 @@ def test_what_is_not_as_declared_is_refused(policy: Policy, observation: Observa
             policy.act(replace(observation, **{name: value}))
     with pytest.raises(XvlaError, match=r"images\.front: is not an array"):
         policy.act(replace(observation, images={**observation.images, "front": front.tolist()}))
+    for seed in (-1, 2**63, 0.5, True):
+        with pytest.raises(XvlaError, match="seed: is no seed"):
+            policy.act(observation, seed=seed)  # type: ignore[arg-type]
     assert np.array_equal(
         policy.act(replace(observation, state=state.astype(np.float32).astype(np.float64))).model,
         policy.act(replace(observation, state=state.astype(np.float32))).model,

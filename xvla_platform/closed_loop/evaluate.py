@@ -27,6 +27,7 @@ from xvla_platform.closed_loop.workers import Pool
 from xvla_platform.closed_loop.wrong_words import wrong_words
 from xvla_platform.errors import XvlaError
 from xvla_platform.platform.files import os_errors, read_json, write_json, write_text
+from xvla_platform.specs.base import require_seed
 
 SETTINGS, EPISODES, RESULTS, FILMS, SHEET = (
     "settings.json",
@@ -94,8 +95,9 @@ def evaluate_closed_loop(
     """
     _positive("episodes", episodes)
     _positive("workers", workers)
-    if seed < 0 or films < 0:
-        raise XvlaError("is not negative", field="seed" if seed < 0 else "films", found=min(seed, films))
+    require_seed(seed)
+    if films < 0:
+        raise XvlaError("is not negative", field="films", found=films)
     makes = None if hasattr(policy, "act") else cast(Callable[[], Actor], policy)
     if workers > 1 and (makes is None or not callable(env)):
         raise XvlaError("several workers need what makes policy and environment", field="workers", found=workers)

@@ -29,6 +29,7 @@ from xvla_platform.platform.files import read_json
 from xvla_platform.policy.accepted import check_images, check_state, check_words
 from xvla_platform.policy.adapter import attach, read_adapter
 from xvla_platform.policy.mode import Mode
+from xvla_platform.specs.base import require_seed
 from xvla_platform.specs.records import EmbodimentRecord
 
 
@@ -136,9 +137,10 @@ class Policy:
             sampler: Another way to compute the chunk than the policy's own, or its name.
 
         Raises:
-            XvlaError: Images, a state or words of another form than the robot's declaration says, before anything of
-                the observation is remembered.
+            XvlaError: A seed that is none; images, a state or words of another form than the robot's declaration says,
+                before anything of the observation is remembered.
         """
+        require_seed(seed)
         self._check(observation, first_state)
         if self._begins:
             self._begins, self._first_state = False, np.array(observation.state, dtype=np.float64)

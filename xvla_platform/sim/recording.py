@@ -39,6 +39,7 @@ from xvla_platform.sim.scene import CUBES
 from xvla_platform.sim.setup import SimSetup, load_setup
 from xvla_platform.sim.tasks import chosen
 from xvla_platform.sim.vectors import dimension_names
+from xvla_platform.specs.base import require_seed
 
 log = logging.getLogger(__name__)
 
@@ -170,8 +171,7 @@ def _record(
     overwrite: bool,
     progress: Progress | None,
 ) -> RecordingSummary:
-    if seed < 0:
-        raise XvlaError("a seed is not negative", field="seed", found=seed)
+    require_seed(seed)
     chosen(job.task)
     require_simulator()
     setup = with_rig(setup, job.rig)

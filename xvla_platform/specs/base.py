@@ -3,11 +3,12 @@
 In: a file. Out: a frozen model, or an `XvlaError` that names file, field, found and allowed.
 """
 
+from numbers import Integral
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from xvla_platform.errors import XvlaError
 from xvla_platform.specs.blanks import refuse_blanks
@@ -15,6 +16,9 @@ from xvla_platform.specs.blanks import refuse_blanks
 SCHEMA_VERSION: Final = 1
 LARGEST_FILE = 4 * 2**20  # characters; the largest real one, a manifest with its hashes, has some thousands
 MOST_VALUES = 200_000
+# torch draws from 64-bit seeds, datasets keep 63 bits, and runs count upwards from their first one.
+LARGEST_SEED: Final = 2**62
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 
 
 class StrictModel(BaseModel):
@@ -108,6 +112,12 @@ def validate_model(model: type[Model], data: Any, file: Path | str) -> Model:
         return model.model_validate(data)
     except ValidationError as error:
         raise _translate(error, model, file) from None
+
+
+def require_seed(seed: int) -> None:
+    """Refuse what is no whole number from 0 to `LARGEST_SEED`."""
+    if not isinstance(seed, Integral) or isinstance(seed, bool) or not 0 <= seed <= LARGEST_SEED:
+        raise XvlaError("is no seed", field="seed", found=seed, allowed=f"a whole number from 0 to {LARGEST_SEED}")
 
 
 def _translate(error: ValidationError, model: type[StrictModel], file: Path | str) -> XvlaError:

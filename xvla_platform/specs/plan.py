@@ -9,7 +9,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from xvla_platform.specs.base import SCHEMA_VERSION, StrictModel
+from xvla_platform.specs.base import SCHEMA_VERSION, Seed, StrictModel
 from xvla_platform.specs.embodiment import PromptSpec
 
 Group = Literal["soft_prompts", "action_heads", "lora", "transformer_core", "vlm"]
@@ -125,7 +125,7 @@ class AdaptationPlan(StrictModel):
 
     schema_version: Literal[1] = SCHEMA_VERSION
     name: str = Field(min_length=1)
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     start: PromptSpec | None = None
     demonstrations: int | None = Field(default=None, ge=1)
     stages: tuple[Stage, ...] = Field(min_length=1)

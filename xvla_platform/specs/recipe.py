@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import Field, model_validator
 
-from xvla_platform.specs.base import SCHEMA_VERSION, StrictModel, load_model, read_yaml, validate_model
+from xvla_platform.specs.base import SCHEMA_VERSION, Seed, StrictModel, load_model, read_yaml, validate_model
 from xvla_platform.specs.changes import with_changes
 from xvla_platform.specs.plan import Stage
 
@@ -102,7 +102,7 @@ class PretrainRecipe(StrictModel):
     schema_version: Literal[1] = SCHEMA_VERSION
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     description: str
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     image_size: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
     vocabulary: int = Field(ge=261)
     objects: dict[str, tuple[str, ...]] = Field(default_factory=dict)

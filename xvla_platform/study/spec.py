@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from xvla_platform.specs.base import SCHEMA_VERSION, StrictModel, load_model
+from xvla_platform.specs.base import SCHEMA_VERSION, Seed, StrictModel, load_model
 from xvla_platform.specs.plan import Then
 
 # Bases, rungs and plugins are parts of file names.
@@ -32,7 +32,7 @@ class Recording(StrictModel):
     per_scene: int = Field(default=3, ge=1)
     slips: float = Field(default=0.0, ge=0.0, le=1.0)
     rig: int = Field(default=0, ge=0)
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -96,7 +96,7 @@ class Cells(StrictModel):
     rungs: tuple[str, ...] = Field(min_length=1)
     demonstrations: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(50,), min_length=1)
     inits: tuple[str, ...] = Field(default=("nearest",), min_length=1)
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1)
+    seeds: tuple[Seed, ...] = Field(default=(0,), min_length=1)
 
 
 class ClosedLoop(StrictModel):
@@ -104,7 +104,7 @@ class ClosedLoop(StrictModel):
 
     tasks: tuple[str, ...] = Field(min_length=1)
     episodes: int = Field(ge=1)
-    seed: int = Field(default=100_000, ge=0)
+    seed: Seed = 100_000
     execute_s: float | None = Field(default=None, gt=0)
     time_limit: float | None = Field(default=None, gt=0)
     sampler: str = "exact"
