@@ -61,6 +61,7 @@ def test_an_error_is_shown_explained_and_exits_with_one(place: Path, here: Run) 
     assert done.returncode == 1
     found = json.loads(done.stdout)
     assert not found["ok"]
+    assert found["base"]["id"] == "xvla-tiny"
     assert "XV101" in {item["code"] for item in found["findings"] if item["severity"] == "error"}
     assert found["next"] == "xvla check plugins/my_arm --explain XV101"
     assert json.loads((place / "elsewhere" / "check.json").read_text())["counts"] == found["counts"]
@@ -96,6 +97,16 @@ def test_misuse_is_one_line(place: Path, here: Run) -> None:
     assert "from the plugin's folder" in one_line_error(here("check", "my_arm", cwd=place))
     assert "from the plugin's folder" in one_line_error(here("add-embodiment", "my_arm", cwd=place))
     assert not (place / "runs").exists()
+
+
+def test_a_broken_configuration_is_refused_and_a_base_that_is_not_there_is_told(place: Path, here: Run) -> None:
+    """Without its base a robot is checked for less: the answer says which base it was, or that there was none."""
+    config = place / "xvla.yaml"
+    config.write_text("schema_version: 1\nbasis: xvla-tiny\n")
+    assert "xvla.yaml: basis: unknown field" in one_line_error(here("check", "plugins/my_arm", *FEW, cwd=place))
+    config.write_text("schema_version: 1\nbase: nowhere\n")
+    done = here("check", "plugins/my_arm", *FEW, "--json", cwd=place)
+    assert json.loads(done.stdout)["base"] is None
 
 
 def test_a_registration_is_refused_unless_each_error_is_accepted(place: Path, here: Run) -> None:

@@ -97,7 +97,13 @@ def check(
     done(
         wrote=[place.shown(path) for path in sorted(folder.iterdir()) if path.is_file()],
         next_command=following,
-        data={"ok": not failed, "strict": strict, "ignored": list(ignored), **report.to_json()},
+        data={
+            "ok": not failed,
+            "base": base.ref.model_dump(mode="json") if base else None,
+            "strict": strict,
+            "ignored": list(ignored),
+            **report.to_json(),
+        },
     )
     return int(failed)
 
@@ -183,14 +189,15 @@ def plugin_of(place: "Workspace", source: str) -> "str | Path":
 
 
 def _base(place: "Workspace", name: str | None, revision: str | None) -> "ResolvedBase | None":
-    """The base named, which must be there; else the workspace's, if it can be had."""
+    """The base named, which must be there; else the workspace's, if it can be had. A broken xvla.yaml is refused."""
     from xvla_platform.errors import XvlaError
     from xvla_platform.platform.bases import resolve_base
 
     if name is not None:
         return resolve_base(name, revision)
+    configured = place.config.base
     try:
-        return resolve_base(place.config.base, revision, place.root)
+        return resolve_base(configured, revision, place.root)
     except XvlaError as error:
         say(f"note      {error}")
         return None
