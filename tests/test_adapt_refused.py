@@ -85,9 +85,22 @@ def test_what_is_no_longer_as_registered_is_one_line(
     assert tree(fresh) == before
 
 
+def test_a_declared_start_that_the_base_cannot_give_is_not_registered(
+    fresh: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Said with the declaration, not first when the robot is to be adapted."""
+    write_plugin(fresh / "plugins" / "my_arm", {**ROBOT, "prompt": {"init": "copy", "copy_from": 6}})
+    for name in ("check", "add-embodiment"):
+        capfd.readouterr()
+        assert command(name, "plugins/my_arm", "--base", "base", cwd=fresh) == 1
+        said = "".join(capfd.readouterr())
+        assert "XV507" in said
+        assert "slot 6 is to be copied" in " ".join(said.split())
+
+
 PROMPTS = {
-    "no such slot": ({"init": "copy", "copy_from": 6}, "has no such slot to copy; found 6; allowed: 0-5"),
-    "long": (None, "this base reads 16"),
+    "no such slot": (("--init", "copy:6"), "has no such slot to copy; found 6; allowed: 0-5"),
+    "long": ((), "this base reads 16"),
 }
 
 
@@ -96,18 +109,16 @@ def test_what_would_fail_after_decoding_fails_before(
     template: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], fault: str
 ) -> None:
     """A start that the base cannot give and words that it cannot read."""
-    prompt, message = PROMPTS[fault]
+    start, message = PROMPTS[fault]
     root = tmp_path / "place"
     shutil.copytree(template, root)
     plugin = root / "plugins" / "my_arm"
-    if prompt is None:
+    if not start:
         shutil.rmtree(plugin / "demonstrations")
         words = "open the second drawer and put the green ball into it"
         write_dataset(plugin / "demonstrations", (12, 9, 15, 10), task=words)
-    else:
-        write_plugin(plugin, {**ROBOT, "prompt": prompt})
     assert command("add-embodiment", "plugins/my_arm", "--base", "base", cwd=root) == 0
     capfd.readouterr()
-    assert command(*ADAPT, cwd=root) == 2
+    assert command(*ADAPT, *start, cwd=root) == 2
     assert message in capfd.readouterr().err
     assert not list((root / "runs").glob("my_arm/*"))

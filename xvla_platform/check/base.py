@@ -63,6 +63,14 @@ RULES = (
         fix="Bring the robot's frame to the base's with `frame_changes: [{arm: left, base: {position_m: [x, y, z]}}]`.",
         severity="warning",
     ),
+    Rule(
+        code="XV507",
+        slug="no-slot-to-copy",
+        title="the slot to start from is not in the base",
+        why="A slot that starts as a copy needs an existing one; the adaptation would be refused.",
+        fix="Write the id of one of the base's slots, which `xvla domains` lists: `prompt: {init: copy, copy_from: "
+        "0}`.",
+    ),
 )
 HORIZON_FACTOR = 2.5
 FRAMES_PER_STEP = 0.35
@@ -71,7 +79,7 @@ REACH_M = 5.0
 
 
 def fit(context: CheckContext) -> Iterator[Finding]:
-    """Cameras, kinds of fields and sizes against the base's views and vector."""
+    """Cameras, slot to start from, kinds of fields and sizes against the base's views, slots and vector."""
     base, space, spec = context.base, context.space, context.spec
     if base is None or space is None:
         return
@@ -82,6 +90,16 @@ def fit(context: CheckContext) -> Iterator[Finding]:
             field="cameras",
             measured=f"{len(spec.cameras)} cameras, the base {base.id} has {base.num_views} views",
             numbers={"cameras": len(spec.cameras), "views": base.num_views},
+        )
+    copied = spec.prompt.copy_from
+    if copied is not None and copied >= base.num_domains:
+        yield Finding(
+            code="XV507",
+            severity="error",
+            field="prompt.copy_from",
+            measured=f"slot {copied} is to be copied, the base {base.id} has slots 0 to {base.num_domains - 1}",
+            numbers={"copy_from": copied, "slots": base.num_domains},
+            fix=f"prompt.copy_from: 0 to {base.num_domains - 1}",
         )
     with_kinematics = {kinematics.arm for kinematics in spec.kinematics}
     takes_any = space.find("any", "left") is not None
