@@ -1,5 +1,6 @@
 """Plugins: found through the same hooks as the built-ins, refused by name when wrong."""
 
+import copy
 import subprocess
 import sys
 from pathlib import Path
@@ -128,6 +129,26 @@ def test_the_declaration_is_read_with_its_hash(tmp_path: Path, robot: dict[str, 
     ):
         with pytest.raises(XvlaError, match=message):
             load_plugin(source)
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "field"),
+    [
+        ((), "control_hz", "control_hz"),
+        (("dataset",), "tail_margin", r"dataset\.tail_margin"),
+        (("action", "fields", 2), "size", r"action\.fields\[2\]\.size"),
+        (("proprio", "fields", 2), "open", r"proprio\.fields\[2\]\.open"),
+    ],
+)
+def test_true_is_no_number(tmp_path: Path, robot: dict[str, Any], part: tuple[Any, ...], name: Any, field: str) -> None:
+    """A rate of `yes` is not 1 Hz."""
+    robot = copy.deepcopy(robot)
+    holder = robot
+    for step in part:
+        holder = holder[step]
+    holder[name] = True
+    with pytest.raises(XvlaError, match=rf"plugin\.yaml: {field}: expected a number"):
+        load_plugin(write_plugin(tmp_path / "my_arm", robot))
 
 
 def test_building_a_manager_imports_no_torch() -> None:

@@ -109,9 +109,36 @@ def validate_model(model: type[Model], data: Any, file: Path | str) -> Model:
         )
     refuse_blanks(model, data, file)
     try:
-        return model.model_validate(data)
+        value = model.model_validate(data)
     except ValidationError as error:
         raise _translate(error, model, file) from None
+    place = _truth_as_number(data, value)
+    if place is not None:
+        raise XvlaError(
+            "expected a number, not a truth value",
+            file=file,
+            field=_dotted(place),
+            hint="YAML reads yes and on as true",
+        )
+    return value
+
+
+def _truth_as_number(data: Any, value: Any) -> tuple[int | str, ...] | None:
+    """The place where `data` has true or false and `value`, made from it, a number: pydantic takes true for 1."""
+    if isinstance(data, bool):
+        return () if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    pairs: list[tuple[int | str, Any, Any]] = []
+    if isinstance(data, dict) and isinstance(value, StrictModel):
+        pairs = [(name, data[name], getattr(value, name)) for name in type(value).model_fields if name in data]
+    elif isinstance(data, dict) and isinstance(value, dict):
+        pairs = [(str(name), part, value[name]) for name, part in data.items() if name in value]
+    elif isinstance(data, (list, tuple)) and isinstance(value, (list, tuple)) and len(data) == len(value):
+        pairs = [(number, part, value[number]) for number, part in enumerate(data)]
+    for name, part, made in pairs:
+        inside = _truth_as_number(part, made)
+        if inside is not None:
+            return (name, *inside)
+    return None
 
 
 def require_seed(seed: int) -> None:
