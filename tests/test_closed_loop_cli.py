@@ -66,6 +66,33 @@ def test_an_interrupted_evaluation_is_found_again(here: Run, place: Path) -> Non
     assert "wrote runs/eval/dot_arm/base/closed-loop-2" in other.stdout
 
 
+def test_an_evaluation_in_an_edited_environment_is_another_one(here: Run, place: Path) -> None:
+    """The plugin's code and settings are part of what was evaluated: an unfinished one is not gone on with."""
+    words = ("eval", "dot_arm/base", "--closed-loop", "--init", "mean", *QUICK)
+    plugin, runs = place / "plugins" / "dot_arm", place / "runs" / "eval" / "dot_arm" / "base"
+    code = (plugin / "plugin.py").read_text()
+
+    def edit_code() -> None:
+        (plugin / "plugin.py").write_text(code.replace("NEAR = 0.05", "NEAR = 0.04"))
+
+    def add_settings() -> None:
+        (plugin / "sim.yaml").write_text("near: 0.04\n")
+
+    try:
+        for edit in (edit_code, add_settings):
+            begun = here(*words, cwd=place)
+            newest = max(runs.glob("closed-loop-*"), key=lambda path: int(path.name.rsplit("-", 1)[1]))
+            assert begun.returncode == 0, begun.stderr
+            (newest / "results.json").unlink()
+            edit()
+            assert "resuming" not in here(*words, cwd=place).stdout
+    finally:
+        (plugin / "plugin.py").write_text(code)
+        (plugin / "sim.yaml").unlink(missing_ok=True)
+    kept = json.loads((newest / "settings.json").read_text())["plugin_sources"]
+    assert {"plugin.py", "plugin.yaml"} == set(kept)
+
+
 def test_the_base_acts_with_the_rows_that_were_asked_for(place: Path) -> None:
     """A robot's own rows by name or number, the mean, random ones, or the nearest by measured loss."""
     import torch

@@ -187,8 +187,7 @@ def _evaluate(
     tasks = names(options["tasks"])
     identity = {
         **source.identity(),
-        "environment": env.name,
-        "environment_options": dict(env.options),
+        **env.identity(),
         "films": options["films"],
     }
     wanted = {

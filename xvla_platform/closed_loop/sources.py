@@ -22,7 +22,7 @@ from xvla_platform.platform.bases import ResolvedBase, resolve_base
 from xvla_platform.platform.embodiments import base_space
 from xvla_platform.platform.hookspecs import Environment, EnvironmentRequest, load_target
 from xvla_platform.platform.plugins import build_manager, contributions
-from xvla_platform.platform.records import load_embodiment
+from xvla_platform.platform.records import load_embodiment, plugin_sources
 from xvla_platform.platform.registry import find
 from xvla_platform.platform.workspace import Workspace
 from xvla_platform.policy.policy import Policy, load_policy
@@ -222,6 +222,14 @@ class EnvironmentSource:
     spec: EmbodimentSpec
     plugin_folder: Path
     options: Mapping[str, str]
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the environment's answers, for telling one evaluation from another."""
+        return {
+            "environment": self.name,
+            "environment_options": dict(self.options),
+            "plugin_sources": plugin_sources(self.plugin_folder, self.spec.dataset.path),
+        }
 
     def __call__(self) -> Any:
         """The `gymnasium.Env`."""

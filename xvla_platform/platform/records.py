@@ -9,12 +9,13 @@ from pathlib import Path
 import yaml
 
 from xvla_platform.errors import XvlaError
-from xvla_platform.platform.files import entries, is_file
+from xvla_platform.platform.files import entries, is_file, sha256_file
 from xvla_platform.platform.workspace import Workspace
 from xvla_platform.specs.base import load_model
 from xvla_platform.specs.records import EmbodimentRecord
 
 RECORD_NAME = "embodiment.yaml"
+SOURCES = (".py", ".yaml", ".yml", ".json", ".xml", ".urdf")
 
 
 def registered(workspace: Workspace) -> list[EmbodimentRecord]:
@@ -56,6 +57,18 @@ def plugin_folder(workspace: Workspace, record: EmbodimentRecord) -> Path:
     """The folder of the robot's plugin; it need not exist for a robot that came by `xvla pull`."""
     path = Path(record.plugin)
     return path if path.is_absolute() else workspace.root / path
+
+
+def plugin_sources(folder: Path, dataset: str | None) -> dict[str, str]:
+    """sha256 of what a plugin does, by path inside its folder: its code, settings and mechanics, not its `dataset`.
+
+    Empty where the folder does not exist, as for a robot that came by `xvla pull`.
+    """
+    inside = {path for path in folder.glob("*") if path.suffix in SOURCES and path.is_file()}
+    for part in folder.glob("[!.]*"):
+        if part.is_dir() and part.name not in Path(dataset or "").parts[:1]:
+            inside |= set(part.rglob("*.py"))
+    return {path.relative_to(folder).as_posix(): sha256_file(path) for path in sorted(inside)}
 
 
 def record_text(record: EmbodimentRecord) -> str:
