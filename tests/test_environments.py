@@ -79,6 +79,27 @@ def test_which_environment_is_meant(folder: Path) -> None:
         environment_source(dot_spec(), folder)
 
 
+def test_an_environment_that_cannot_be_made_is_one_line(folder: Path) -> None:
+    """The plugin and the cure are named, whatever raised: the hook, what it fits, or the making."""
+    told = "mend .*plugin.py:"
+    for old, new, raised in (
+        ("self.hz =", "raise OSError('no such port'); self.hz =", f"environment table: cannot be made.*port.*{told}"),
+        ("self.hz =", "import robosuite_of_another; self.hz =", "package that the plugin needs: robosuite_of_another"),
+        ("self.hz =", "raise ModuleNotFoundError(name='mujoco'); self.hz =", r"pip install 'xvla-platform\[sim\]'"),
+        ("self.hz =", "raise ImportError('Cannot initialize a EGL display'); self.hz =", "MUJOCO_GL=egl, or osmesa"),
+        ("make=Table,", "make='moon.base:make',", "package that the plugin needs: moon"),
+        ("make=Table,", "make='math:moon',", "cannot be made: AttributeError"),
+        ("make=Table,", "make=Table, fits=lambda spec, folder: 1 / 0,", "cannot be made: ZeroDivisionError"),
+        ("return [Environment(", "raise OSError('bad day'); return [Environment(", "hook register_environments failed"),
+    ):
+        edit(folder, old, new)
+        with pytest.raises(XvlaError, match=f"(?i){raised}") as caught:
+            environment_source(dot_spec(), folder)()
+        assert "dot_arm" in str(caught.value)
+        assert "\n" not in str(caught.value)
+        edit(folder, new, old)
+
+
 def test_help_lists_what_acting_takes(xvla: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     """The options of closed loop are there, and refused without it."""
     shown = xvla("eval", "--help").stdout

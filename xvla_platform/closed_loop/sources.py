@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from xvla_platform.adapt.prepare import open_base, open_demonstrations, statistics_of
+from xvla_platform.closed_loop.making import could_not_be_made
 from xvla_platform.data.binding import Binding
 from xvla_platform.errors import XvlaError
 from xvla_platform.modelling.checkpoint import load_model
@@ -235,7 +236,8 @@ class EnvironmentSource:
         """The `gymnasium.Env`."""
         environments = contributions(_manager(self.plugin_folder), "register_environments")
         request = EnvironmentRequest(spec=self.spec, plugin_folder=self.plugin_folder, options=self.options)
-        return load_target(environments[self.name].make)(request)
+        with could_not_be_made(self.name, self.plugin_folder):
+            return load_target(environments[self.name].make)(request)
 
 
 def environment_source(
@@ -243,7 +245,11 @@ def environment_source(
 ) -> EnvironmentSource:
     """The environment of that name, or the only one that has this robot."""
     found: dict[str, Environment] = contributions(_manager(folder), "register_environments")
-    fitting = [each for each, env in found.items() if env.fits is None or env.fits(spec, folder)]
+    fitting = []
+    for each, env in found.items():
+        with could_not_be_made(each, folder):
+            if env.fits is None or env.fits(spec, folder):
+                fitting.append(each)
     if name is None:
         if len(fitting) != 1:
             raise XvlaError(

@@ -75,7 +75,17 @@ def contributions(manager: pluggy.PluginManager, hook: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     source: dict[str, str] = {}
     for implementation in getattr(manager.hook, hook).get_hookimpls():
-        for item in implementation.function() or ():
+        try:
+            items = list(implementation.function() or ())
+        except XvlaError:
+            raise
+        except Exception as error:
+            raise XvlaError(
+                f"the hook {hook} failed: {type(error).__name__}: {error}",
+                file=implementation.plugin_name,
+                hint="mend the plugin, or uninstall the package that brings it",
+            ) from error
+        for item in items:
             if item.name in found:
                 raise XvlaError(
                     f"{hook}: the name '{item.name}' is contributed twice",
