@@ -1,6 +1,7 @@
 """Versions are placed whole, never change, and are found by name."""
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -103,6 +104,27 @@ def test_pushes_are_recorded_beside_the_folder(adapted: Workspace, robot: dict[s
     record_push(find(adapted, "my_arm/v1").folder, to="lab/x", revision="abc")
     with pytest.raises(XvlaError, match="pushed already"):
         newest_unpushed(adapted)
+
+
+@pytest.mark.parametrize("text", ["[]", '{"pushes": {}}', '{"pushes": ["hub"]}', '{"pushes": [{"to": "a/b"}]}'])
+def test_a_record_of_pushes_in_another_form_is_one_error(adapted: Workspace, text: str) -> None:
+    (adapted.registry / "my_arm" / "v1.pushes.json").write_text(text)
+    with pytest.raises(XvlaError, match=r"v1\.pushes\.json: is no record of pushes"):
+        newest_unpushed(adapted)
+
+
+@pytest.mark.parametrize(("how", "fact"), [("pushed", "shared as dir:/s at v1"), ("pulled", "pulled from dir:/s and")])
+def test_a_push_that_cannot_be_noted_is_not_called_undone(
+    adapted: Workspace, monkeypatch: pytest.MonkeyPatch, how: str, fact: str
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    folder = find(adapted, "my_arm").folder
+    with pytest.raises(XvlaError, match=f"my_arm/v1 is {fact}.*could not be noted here: disk full") as caught:
+        record_push(folder, to="dir:/s", revision="v1", how=how)
+    assert "nothing was changed" not in str(caught.value)
 
 
 def test_an_empty_registry_says_how_to_fill_it(workspace: Workspace) -> None:

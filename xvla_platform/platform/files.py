@@ -20,6 +20,7 @@ from typing import Any
 
 from xvla_platform.errors import XvlaError
 
+NOTHING_CHANGED = "; nothing was changed"
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT)
 # The native writers of safetensors and torch report the system's error as text only.
@@ -122,7 +123,7 @@ def os_errors(target: Path) -> Iterator[None]:
             raise _disk_full(target) from None
         if error.errno in NOT_WRITABLE and _concerns(error, target):
             reason = os.strerror(error.errno or 0).lower()
-            raise XvlaError(f"cannot be written: {reason}; nothing was changed", file=target) from None
+            raise XvlaError(f"cannot be written: {reason}{NOTHING_CHANGED}", file=target) from None
         raise
     except Exception as error:
         if _DISK_FULL_TEXT.search(str(error)):
@@ -177,7 +178,7 @@ def _concerns(error: OSError, target: Path) -> bool:
 
 
 def _disk_full(target: Path) -> XvlaError:
-    return XvlaError(f"disk full while writing {target}; nothing was changed", hint="free some space and repeat")
+    return XvlaError(f"disk full while writing {target}{NOTHING_CHANGED}", hint="free some space and repeat")
 
 
 def sibling(path: Path, role: str) -> Path:

@@ -7,6 +7,7 @@ when it is pulled elsewhere. Pushes are recorded beside the folder, since writin
 hashed.
 """
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,10 +18,11 @@ from typing import Any
 
 from xvla_platform.errors import XvlaError
 from xvla_platform.platform.artifact import MANIFEST_NAME, load_manifest
-from xvla_platform.platform.files import atomic_folder, entries, is_file, read_json, write_json
+from xvla_platform.platform.files import NOTHING_CHANGED, atomic_folder, entries, is_file, read_json, write_json
 from xvla_platform.platform.workspace import Workspace
 from xvla_platform.specs.records import Manifest
 
+_ENTRY = {"to", "revision", "how", "at"}
 _VERSION = re.compile(r"^v([1-9]\d{0,8})$")
 
 
@@ -48,8 +50,7 @@ class Adaptation:
     @property
     def pushes(self) -> list[dict[str, Any]]:
         """Where it was pushed to or pulled from, oldest first: `to`, `revision`, `at`, `how`."""
-        path = _pushes_path(self.folder)
-        return list(read_json(path)["pushes"]) if path.is_file() else []
+        return _pushes(_pushes_path(self.folder))
 
 
 def list_adaptations(workspace: Workspace, name: str | None = None) -> list[Adaptation]:
@@ -109,11 +110,24 @@ def place(
 
 
 def record_push(folder: Path, *, to: str, revision: str | None, how: str = "pushed") -> None:
-    """Note beside the version folder where it went (`how="pulled"`: where it came from)."""
+    """Note beside the version folder where it went (`how="pulled"`: where it came from).
+
+    A failure says what has happened all the same: by now the adaptation is shared, or placed.
+    """
     path = _pushes_path(folder)
-    pushes = read_json(path)["pushes"] if path.is_file() else []
     entry = {"to": to, "revision": revision, "how": how, "at": now()}
-    write_json(path, {"schema_version": 1, "pushes": [*pushes, entry]})
+    try:
+        write_json(path, {"schema_version": 1, "pushes": [*_pushes(path), entry]})
+    except (XvlaError, OSError) as error:
+        reason = error.message if isinstance(error, XvlaError) else os.strerror(error.errno or 0).lower()
+        fact = f"shared as {to}" if how == "pushed" else f"pulled from {to} and placed"
+        at = f" at {revision}" if revision else ""
+        label = f"{folder.parent.name}/{folder.name}"
+        raise XvlaError(
+            f"{label} is {fact}{at}, which could not be noted here: {reason.removesuffix(NOTHING_CHANGED)}",
+            file=path,
+            hint="mend this and repeat the command, which finds what is there already",
+        ) from None
 
 
 def newest_unpushed(workspace: Workspace) -> Adaptation:
@@ -143,6 +157,19 @@ def now() -> str:
 def _numbers(workspace: Workspace, name: str) -> list[int]:
     matches = (_VERSION.match(path.name) for path in entries(workspace.registry / name))
     return [int(match[1]) for match in matches if match]
+
+
+def _pushes(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    value = read_json(path)
+    found = value.get("pushes") if isinstance(value, dict) else None
+    if not isinstance(found, list) or not all(isinstance(each, dict) and set(each) >= _ENTRY for each in found):
+        allowed = f"`pushes`: a list of entries with {', '.join(sorted(_ENTRY))}"
+        raise XvlaError(
+            "is no record of pushes", file=path, allowed=allowed, hint="remove the file to go on without it"
+        )
+    return found
 
 
 def _pushes_path(folder: Path) -> Path:

@@ -52,6 +52,7 @@ def push(
     adaptation = find(workspace, name) if name else newest_unpushed(workspace)
     manifest = verify(adaptation.folder)
     record = load_record(adaptation.folder)
+    _ = adaptation.pushes  # A record that is broken is refused now, not when everything is shared.
     storage, location = _storage(to or "")
     _ask_gates(workspace, record, manifest, adaptation)
     request = PushRequest(
