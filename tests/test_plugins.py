@@ -151,6 +151,15 @@ def test_true_is_no_number(tmp_path: Path, robot: dict[str, Any], part: tuple[An
         load_plugin(write_plugin(tmp_path / "my_arm", robot))
 
 
+@pytest.mark.parametrize("scale", [1e300, -1e13, 1e-300])
+def test_a_scale_beyond_all_measure_is_refused(tmp_path: Path, robot: dict[str, Any], scale: float) -> None:
+    """The squares of what it makes of a recording would be infinite."""
+    robot = copy.deepcopy(robot)
+    robot["proprio"]["fields"][0]["scale"] = scale
+    with pytest.raises(XvlaError, match=r"proprio\.fields\[0\]: field 'position': `scale` .* allowed: 1e-12 to 1e\+12"):
+        load_plugin(write_plugin(tmp_path / "my_arm", robot))
+
+
 def test_building_a_manager_imports_no_torch() -> None:
     code = (
         "import sys\nfrom xvla_platform.platform.plugins import build_manager, contributions\nm = build_manager()\n"

@@ -11,6 +11,8 @@ from pydantic import Field, model_validator
 
 from xvla_platform.specs.base import StrictModel
 
+# Beyond it squares of recorded numbers leave the range of floats; nanometres and counts of encoders lie within.
+LARGEST_SCALE = 1e12
 Kind = Literal["position", "rotation", "joint", "gripper", "ignored"]
 Arm = Literal["left", "right"]
 Frame = Literal["base", "world", "camera", "tool"]
@@ -168,6 +170,11 @@ class FieldSpec(StrictModel):
     def _scale_rules(self) -> None:
         if self.scale == 0.0:
             raise ValueError(f"field '{self.name}': `scale` is 0")
+        if not 1 / LARGEST_SCALE <= abs(self.scale) <= LARGEST_SCALE:
+            raise ValueError(
+                f"field '{self.name}': `scale` {self.scale:g} is no scale of a robot's numbers; allowed: "
+                f"{1 / LARGEST_SCALE:g} to {LARGEST_SCALE:g}, of either sign"
+            )
         if self.scale != 1.0 and (self.kind in ("gripper", "ignored") or (self.kind == "rotation" and not self.unit)):
             raise ValueError(
                 f"field '{self.name}': `scale` belongs to numbers with a unit (for a gripper: open, closed)"
