@@ -8,7 +8,7 @@ import numpy as np
 from xvla_platform.check.common import columns, counted, in_episodes
 from xvla_platform.check.findings import CheckContext, Finding, Rule
 from xvla_platform.data.reader import FloatArray
-from xvla_platform.data.samples import SPLIT_SEED, split_episodes
+from xvla_platform.data.samples import SPLIT_SEED, split_episodes, starting_frames
 from xvla_platform.data.units import factor
 from xvla_platform.data.vectors import read_vector
 from xvla_platform.errors import XvlaError
@@ -55,11 +55,21 @@ RULES = (
         why="Training, choosing a checkpoint and measuring need separate episodes.",
         fix="Record more demonstrations: three at the least, fifty for a first usable adaptation.",
     ),
+    Rule(
+        code="XV425",
+        slug="idle-frames-cut",
+        title="`skip_idle` leaves out most of the recording",
+        why="Frames that count as standing still are never learnt from. Steps in another unit, or above the robot's, "
+        "count slow motion as standing still, and the policy sees only the fastest moments.",
+        fix="Write smaller steps a tick, just above the sensors' noise: `dataset: {skip_idle: {position_m: 1.0e-5}}`.",
+        severity="warning",
+    ),
 )
 IDLE = 0.25
 IDLE_EPISODE = 0.4
 SLOW = {"position": 0.002, "rotation": 0.01, "joint": 0.01}  # m, rad or rad a second: slower is standing still
 STROKE = 0.01  # share of the gripper's stroke in one tick
+MOSTLY_CUT = 0.75
 FEW = 0.1  # share of the episodes that may have been broken off
 MOST_EPISODES = 3000
 
@@ -87,6 +97,32 @@ def idle(context: CheckContext) -> Iterator[Finding]:
             fix=f"dataset: {{skip_idle: {{{_still_steps(context)}}}}}",
             episodes=indices,
         )
+
+
+def left_out(context: CheckContext) -> Iterator[Finding]:
+    """How many frames `skip_idle` leaves out of training: said always, a fault where little is left."""
+    spec = context.spec
+    if spec.dataset.skip_idle is None or not context.recording.episodes:
+        return
+    whole_cut = spec.model_copy(update={"dataset": spec.dataset.model_copy(update={"skip_idle": None})})
+    counts = np.array(
+        [
+            [len(starting_frames(one, episode.proprio, episode.action)) for one in (whole_cut, spec)]
+            for episode in context.recording.episodes
+        ]
+    )
+    total, kept = (int(count) for count in counts.sum(axis=0))
+    share = (total - kept) / max(1, total)
+    # The last frame of an episode has no next one to stand still until, so it is always kept.
+    nothing = total > kept and np.median(counts[:, 1]) <= 1
+    yield Finding(
+        code="XV425",
+        severity="error" if nothing else "warning" if share > MOSTLY_CUT else "info",
+        field="dataset.skip_idle",
+        measured=f"{total - kept} of {total} frames ({share:.0%}) of the episodes looked at are left out"
+        + ("; half of the episodes or more keep one frame at most" if nothing else ""),
+        numbers={"cut": total - kept, "frames": total},
+    )
 
 
 def lengths(context: CheckContext) -> Iterator[Finding]:
@@ -229,4 +265,4 @@ def _still_steps(context: CheckContext) -> str:
     return ", ".join(f"{name}: {step:.2g}" for kind, (name, step) in steps.items() if kind in moving)
 
 
-CHECKS = (idle, lengths, copies)
+CHECKS = (idle, left_out, lengths, copies)

@@ -55,7 +55,7 @@ class Samples:
                 self._trajectories[episode] = binding.targets(vectors["proprio"], vectors["action"])
             except XvlaError as error:
                 raise XvlaError(f"episode {episode}: {error}", file=reader.root) from None
-            frames = self._starts(episode, vectors["proprio"], vectors["action"])
+            frames = starting_frames(spec, vectors["proprio"], vectors["action"])
             episode_of.append(np.full(len(frames), episode, dtype=np.int64))
             frame_of.append(frames)
         if not sum(map(len, frame_of)):
@@ -121,19 +121,20 @@ class Samples:
         digest.update(self.episode_of.tobytes() + self.frame_of.tobytes())
         return digest.hexdigest()
 
-    def _starts(self, episode: int, state: FloatArray, action: FloatArray) -> NDArray[np.int64]:
-        """Frames of the episode that a chunk starts from."""
-        cut, timing = self.spec.dataset, self.spec.action.timing
-        frames = usable_frames(len(state), cut.tail, timing, cut.tail_margin)
-        if cut.skip_idle is not None:
-            # Judged by the recorded quantities, so that a robot has the same idle frames over every base.
-            frames = frames[~idle_frames(absolute_targets(self.spec, state, action), cut.skip_idle, timing)[frames]]
-        return frames
-
     def _by_episode(self, chosen: NDArray[np.int64]) -> list[tuple[int, NDArray[np.int64]]]:
         """(episode, places in `chosen`) in order of episode, so that a video is opened and read once."""
         episodes = self.episode_of[chosen]
         return [(int(episode), np.flatnonzero(episodes == episode)) for episode in np.unique(episodes)]
+
+
+def starting_frames(spec: EmbodimentSpec, state: FloatArray, action: FloatArray) -> NDArray[np.int64]:
+    """Frames of an episode that a chunk starts from, of its recorded states [L, P] and actions [L, A]."""
+    cut, timing = spec.dataset, spec.action.timing
+    frames = usable_frames(len(state), cut.tail, timing, cut.tail_margin)
+    if cut.skip_idle is not None:
+        # Judged by the recorded quantities, so that a robot has the same idle frames over every base.
+        frames = frames[~idle_frames(absolute_targets(spec, state, action), cut.skip_idle, timing)[frames]]
+    return frames
 
 
 def _cuts(cut: DatasetSpec) -> str | None:
