@@ -244,6 +244,20 @@ def test_a_shared_folder_needs_no_account(xvla: Callable[..., Any], adapted: Any
     assert os.listdir(share / "my_arm") == ["v1"]
 
 
+def test_an_at_sign_in_a_folders_name_is_no_revision(
+    xvla: Callable[..., Any], adapted: Any, tmp_path: Path, empty: Path
+) -> None:
+    share = tmp_path / "me@lab" / "arms@v2"
+    share.mkdir(parents=True)
+    pushed(xvla, adapted, {}, "--to", f"dir:{share}")
+    for source in (share / "my_arm", f"{share / 'my_arm'}@v1", share / "my_arm" / "v1"):
+        result = xvla("pull", f"dir:{source}", cwd=empty)
+        assert result.returncode == 0, result.stderr
+    (share / "my_arm").rename(share / "my@arm")
+    assert xvla("pull", f"dir:{share / 'my@arm'}", cwd=empty).returncode == 0
+    assert "no such version; found v7" in one_line_error(xvla("pull", f"dir:{share / 'my@arm'}@v7", cwd=empty))
+
+
 def test_links_in_a_shared_folder_are_refused(
     xvla: Callable[..., Any], adapted: Any, tmp_path: Path, empty: Path
 ) -> None:

@@ -71,14 +71,14 @@ def pull(workspace: Workspace, source: str) -> Pulled:
     """Bring `user/name[@revision]` or `dir:/some/share/name[@vN]` into the registry, verified before it is
     placed.
     """
-    where, _, revision = source.partition("@")
+    where, revision = _revision_of(source)
     storage, location = _storage(where)
     with os_errors(workspace.runs):
         workspace.runs.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=".pull-", dir=workspace.runs))
     try:
         with os_errors(temporary):
-            got: str | None = load_target(storage.pull)(location, revision or None, temporary)
+            got: str | None = load_target(storage.pull)(location, revision, temporary)
         manifest = verify(temporary)
         record = load_record(temporary)
         _check_plugin(record, source)
@@ -164,6 +164,18 @@ def _storage(target: str) -> tuple[Storage, str]:
         allowed = ", ".join(["user/name", *(f"{name}:..." for name in sorted(storages))])
         raise XvlaError("unknown kind of storage", found=target, allowed=allowed)
     return storages[scheme], location
+
+
+def _revision_of(source: str) -> tuple[str, str | None]:
+    """What is asked for, and at which revision; of a path only the last name can carry one, if it is no folder."""
+    scheme, colon, path = source.partition(":")
+    if not colon:
+        where, _, revision = source.partition("@")
+        return where, revision or None
+    where, _, revision = source.rpartition("@")
+    if not where or "/" in revision or (scheme == "dir" and Path(path).expanduser().is_dir()):
+        return source, None
+    return where, revision or None
 
 
 def _ask_gates(workspace: Workspace, record: EmbodimentRecord, manifest: Manifest, adaptation: Adaptation) -> None:
