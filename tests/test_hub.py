@@ -244,6 +244,12 @@ def test_a_shared_folder_needs_no_account(xvla: Callable[..., Any], adapted: Any
     assert os.listdir(share / "my_arm") == ["v1"]
 
 
+def test_a_shared_folder_is_not_made_public(xvla: Callable[..., Any], adapted: Any, tmp_path: Path) -> None:
+    line = one_line_error(xvla("push", "--to", f"dir:{tmp_path}", "--public", cwd=adapted.root))
+    assert "--public: is for the Hub" in line
+    assert not (tmp_path / "my_arm").exists()
+
+
 def test_an_at_sign_in_a_folders_name_is_no_revision(
     xvla: Callable[..., Any], adapted: Any, tmp_path: Path, empty: Path
 ) -> None:

@@ -113,7 +113,7 @@ def test_the_fingerprint_is_of_the_weights(tmp_path: Path) -> None:
         resolve_base(str(tmp_path / "a"))
 
 
-@pytest.mark.parametrize("name", ["nope", "a/b/c", "./missing", "/missing/base"])
+@pytest.mark.parametrize("name", ["", "nope", "a/b/c", "./missing", "/missing/base"])
 def test_an_unknown_base_lists_what_exists(name: str) -> None:
     with pytest.raises(XvlaError, match="a shipped base"):
         resolve_base(name)

@@ -249,7 +249,7 @@ def _on_base(place: Any, embodiment: str, name: str | None, revision: str | None
     record = load_embodiment(place, embodiment)
     if revision is None and name in (None, record.base.id):
         return record
-    base = resolve_base(name or record.base.id, revision, place.root)
+    base = resolve_base(record.base.id if name is None else name, revision, place.root)
     ref = base_ref(place, base)
     if (ref.id, ref.revision) == (record.base.id, record.base.revision):
         return record

@@ -48,8 +48,11 @@ def add_embodiment(
     loaded = load_plugin(plugin_of(place, plugin))
     if accepted:  # before minutes are spent on the checks
         require_codes(accepted, set(catalogue(build_manager(loaded.folder))), "--accept")
-    base = resolve_base(base_name, revision) if base_name else resolve_base(place.config.base, revision, place.root)
-    source = "--base" if base_name else "xvla.yaml"
+    if base_name is not None:
+        base = resolve_base(base_name, revision)
+    else:
+        base = resolve_base(place.config.base, revision, place.root)
+    source = "--base" if base_name is not None else "xvla.yaml"
     say(f"robot     {loaded.spec.name}: {loaded.spec.description}")
     say(f"base      {base.id} (from {source}), {base.num_domains} domains, action space {base.action_mode}")
     with Bars() as bars:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from xvla_platform.cli.numbers import NumberRange
 from xvla_platform.cli.output import common_options, done, say, table
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ WHAT = ("steps", "inference", "pipeline", "end-to-end", "all")
 @click.option(
     "--limit",
     "limit_s",
-    type=click.FloatRange(0),
+    type=NumberRange(0),
     default=600.0,
     show_default=True,
     help="Seconds after which a cell ends that has three rounds.",
@@ -60,9 +61,7 @@ WHAT = ("steps", "inference", "pipeline", "end-to-end", "all")
     "--only", multiple=True, metavar="CELL", help="Measure this kind of cell or sampler only; may be repeated."
 )
 @click.option("--whole", is_flag=True, help="Take all 1,000 steps end to end, instead of extrapolating from a few.")
-@click.option(
-    "--peak", "peak_tflops", type=click.FloatRange(0, min_open=True), help="The GPU's peak in TFLOP/s, for MFU."
-)
+@click.option("--peak", "peak_tflops", type=NumberRange(0, min_open=True), help="The GPU's peak in TFLOP/s, for MFU.")
 @click.option(
     "--scratch",
     type=click.Path(path_type=Path, file_okay=False, exists=True),

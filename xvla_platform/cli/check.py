@@ -196,8 +196,10 @@ def _base(place: "Workspace", name: str | None, revision: str | None) -> "Resolv
     if name is not None:
         return resolve_base(name, revision)
     configured = place.config.base
-    try:
+    if revision is not None:
         return resolve_base(configured, revision, place.root)
+    try:
+        return resolve_base(configured, None, place.root)
     except XvlaError as error:
         say(f"note      {error}")
         return None

@@ -80,7 +80,7 @@ def evaluate(
     chosen = find(place, adaptation)
     verify(chosen.folder)
     record = load_record(chosen.folder)
-    base = resolve_base(base_name) if base_name else open_base(record, place)
+    base = resolve_base(base_name) if base_name is not None else open_base(record, place)
     device = make_accelerator().device
     policy = load_policy(chosen.folder, base=base, device=device, sampler=find_sampler(sampler_name))
     here = device_label(device)

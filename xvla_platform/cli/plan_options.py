@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from xvla_platform.cli.numbers import NumberRange
 from xvla_platform.cli.output import Function
 
 OPTIONS: list[Callable[[Any], Any]] = [
@@ -26,7 +27,7 @@ OPTIONS: list[Callable[[Any], Any]] = [
     click.option("--batch-size", type=click.IntRange(min=1), help="Samples a step, over all processes."),
     click.option(
         "--feature-budget",
-        type=click.FloatRange(min=0),
+        type=NumberRange(min=0),
         default=50.0,
         show_default=True,
         metavar="GB",

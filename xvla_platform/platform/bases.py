@@ -68,14 +68,16 @@ def resolve_base(name: str, revision: str | None = None, root: Path | None = Non
     """Find, and for a Hub id fetch, the base `name`; a relative folder is looked for under `root` first."""
     shipped = shipped_bases()
     if name in shipped:
+        if revision is not None:
+            raise XvlaError("a revision belongs to a Hub id, not to a shipped base", field="--revision", found=revision)
         return _describe(name, None, shipped[name])
     path = Path(name).expanduser()
     real_path(path)
-    if root is not None and (root / path).is_dir():
+    if name and root is not None and (root / path).is_dir():
         path = root / path
-    if path.is_dir():
+    if name and path.is_dir():
         if revision is not None:
-            raise XvlaError("a revision belongs to a Hub id, not to a folder", found=revision)
+            raise XvlaError("a revision belongs to a Hub id, not to a folder", field="--revision", found=revision)
         return _describe(str(path.resolve()), None, path.resolve())
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise XvlaError(

@@ -49,6 +49,9 @@ def push(
     workspace: Workspace, name: str | None = None, to: str | None = None, public: bool = False
 ) -> tuple[Adaptation, PushReceipt]:
     """Share an adaptation (by default the newest unpushed one) and record where it went."""
+    for option, value in (("NAME", name), ("--to", to)):
+        if value == "":
+            raise XvlaError("is empty", field=option, hint="leave it out to have the default")
     adaptation = find(workspace, name) if name else newest_unpushed(workspace)
     manifest = verify(adaptation.folder)
     record = load_record(adaptation.folder)

@@ -17,6 +17,10 @@ def push(request: PushRequest) -> PushReceipt:
     """Copy the adaptation to `<share>/<name>/v<N>`, or the next free number where another one has that."""
     if not request.location:
         raise XvlaError("names no folder", found="dir:", allowed="dir:/some/share")
+    if request.public:
+        raise XvlaError(
+            "is for the Hub: who sees a folder is a matter of its rights", field="--public", hint="leave it out"
+        )
     share = Path(request.location).expanduser().absolute()
     if not share.is_dir():
         raise XvlaError("shared folder not found", file=share)
