@@ -5,15 +5,28 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from adapt_helpers import start
 from closed_loop_helpers import write_dot_place
 from conftest import REPOSITORY, one_line_error, tree
 
+from xvla_platform.adapt.tokenizer import train_tokenizer
+from xvla_platform.evaluation.open_loop import predict_chunks
+from xvla_platform.modelling.config import XVLAConfig
+from xvla_platform.modelling.named import resolve_config
+from xvla_platform.modelling.precision import encode
+from xvla_platform.modelling.processor import Processor, describe
+from xvla_platform.modelling.xvla import XVLA
+from xvla_platform.platform.plugins import load_plugin
+from xvla_platform.sim.tasks import pick, stack
+from xvla_platform.sim.tasks import place as place_task
+from xvla_platform.specs.recipe import load_recipe
 from xvla_platform.study.spec import load_study
 from xvla_platform.study.steps import chosen, steps_of
 
@@ -104,6 +117,34 @@ def test_bases_of_one_recipe_differ_in_what_they_set(place: Path, tmp_path: Path
     assert steps["pretrain.plain"].needs == ("record.panda.demonstrations",)
     assert steps["pretrain.rigs"].needs == ("record.dot_arm.still_scenes.rig2",)
     assert steps["add.rigs.dot_arm"].needs == ("pretrain.rigs", "record.dot_arm.demonstrations")
+
+
+def test_words_that_describe_a_robot_fit_where_they_are_the_prompt(tmp_path: Path) -> None:
+    """Every robot of the study with every instruction, in the tokenizer, the encoder and the policy of that base."""
+    file = REPOSITORY / "benchmarks" / "study" / "strategies.yaml"
+    study = load_study(file)
+    values = study.bases["language_prompt"].set
+    recipe, _ = load_recipe(RECIPE, [f"{field}={json.dumps(value)}" for field, value in values.items()])
+    config = XVLAConfig.from_dict(resolve_config(recipe.model, RECIPE), RECIPE)
+    robots = {robot: load_plugin(REPOSITORY / "plugins" / robot).spec for robot in study.held_out}
+    seen = [load_plugin(REPOSITORY / domain.plugin).spec for domain in recipe.domains]
+    robots |= {spec.name: spec for spec in seen}
+    assert len(robots) == 7
+    words = {"plate": ("white", "black", "purple"), "colour": ("red", "yellow"), "other": ("green", "blue")}
+    instructions = sorted(
+        sentence.format(**dict(zip(words, chosen, strict=True)))
+        for sentence in (*pick.SENTENCES, *place_task.SENTENCES, *stack.SENTENCES)
+        for chosen in product(*words.values())
+    )
+    train_tokenizer([*dict.fromkeys(instructions), *map(describe, seen)], recipe.vocabulary, tmp_path)
+    processor = Processor.from_folder(tmp_path, config)
+    tokens = [processor.for_robot(spec).tokens(text) for spec in robots.values() for text in instructions]
+    model = XVLA(config).eval()
+    pixels = torch.zeros(1, config.num_views, 3, *recipe.image_size)
+    mask = torch.ones(1, config.num_views, dtype=torch.bool)
+    features = encode(model, input_ids=torch.tensor(tokens[:1]), pixel_values=pixels, image_mask=mask)
+    proprio = torch.zeros(1, model.config.dim_proprio)
+    assert len(predict_chunks(model, features=features, proprio=proprio, domain_id=0, seed=0)) == 1
 
 
 @pytest.mark.parametrize(
