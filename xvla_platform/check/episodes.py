@@ -58,7 +58,7 @@ RULES = (
     Rule(
         code="XV425",
         slug="idle-frames-cut",
-        title="`skip_idle` leaves out most of the recording",
+        title="most of the recording is left out by `skip_idle`",
         why="Frames that count as standing still are never learnt from. Steps in another unit, or above the robot's, "
         "count slow motion as standing still, and the policy sees only the fastest moments.",
         fix="Write smaller steps a tick, just above the sensors' noise: `dataset: {skip_idle: {position_m: 1.0e-5}}`.",
