@@ -204,6 +204,19 @@ def test_checks_of_a_plugin_run_beside_the_built_in_ones(tmp_path: Path, reader:
     assert report.findings[0].code == "ACME101"
 
 
+def test_what_stops_a_check_is_told_by_whose_fault_it_is(reader: DatasetReader, groups: tuple[CheckGroup, ...]) -> None:
+    """Steps along a tool whose turn nobody records are the declaration's: no episode is to be removed."""
+
+    def edit(declared: dict[str, Any]) -> None:
+        field(declared, "action", "position").update(reference="relative", axes="tool")
+        declared["proprio"]["fields"][1] = {"name": "unused", "kind": "ignored", "size": 3}
+        declared["dataset"]["skip_idle"] = {}
+
+    (finding,) = (one for one in look(reader, groups, edit).findings if one.code in ("XV008", "XV011"))
+    assert (finding.code, finding.field) == ("XV011", "action.position.axes")
+    assert "a rotation field in proprio" in finding.measured
+
+
 def test_a_check_that_cannot_read_is_a_finding_and_a_code_without_a_rule_is_a_bug(reader: DatasetReader) -> None:
     def unreadable(context: CheckContext) -> Iterator[Finding]:
         context.reader.columns(0, ["no.such.column"])

@@ -105,12 +105,17 @@ def left_out(context: CheckContext) -> Iterator[Finding]:
     if spec.dataset.skip_idle is None or not context.recording.episodes:
         return
     whole_cut = spec.model_copy(update={"dataset": spec.dataset.model_copy(update={"skip_idle": None})})
-    counts = np.array(
-        [
-            [len(starting_frames(one, episode.proprio, episode.action)) for one in (whole_cut, spec)]
-            for episode in context.recording.episodes
-        ]
-    )
+    try:
+        counts = np.array(
+            [
+                [len(starting_frames(one, episode.proprio, episode.action)) for one in (whole_cut, spec)]
+                for episode in context.recording.episodes
+            ]
+        )
+    except XvlaError as error:
+        if error.field is not None:
+            raise
+        return  # numbers that are no rotations have findings of their own
     total, kept = (int(count) for count in counts.sum(axis=0))
     share = (total - kept) / max(1, total)
     # The last frame of an episode has no next one to stand still until, so it is always kept.

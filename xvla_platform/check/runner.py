@@ -20,12 +20,12 @@ from xvla_platform.check.findings import (
     Rule,
 )
 from xvla_platform.check.structure import RULES as STRUCTURE
+from xvla_platform.check.structure import code_of_error
 from xvla_platform.errors import XvlaError
 from xvla_platform.platform.hookspecs import Factory
 from xvla_platform.platform.plugins import build_manager, contributions
 
 WITHOUT_NUMBERS = ("structure", "language")
-(UNREADABLE,) = (rule for rule in STRUCTURE if rule.code == "XV008")
 
 
 def check_groups(manager: pluggy.PluginManager | None = None) -> tuple[CheckGroup, ...]:
@@ -67,7 +67,7 @@ def run_checks(
         groups = check_groups(build_manager(context.plugin_folder))
     groups = tuple(groups)
     found: list[Finding] = []
-    rules = {rule.code: rule for rule in (UNREADABLE, *(rule for group in groups for rule in group.rules))}
+    rules = {rule.code: rule for rule in (*STRUCTURE, *(rule for group in groups for rule in group.rules))}
     for group in groups:
         # Without a single readable episode only the structure has something to say.
         if context.recording.episodes or group.name in WITHOUT_NUMBERS:
@@ -97,7 +97,8 @@ def _run(check: Check, context: CheckContext, group: CheckGroup, rules: Mapping[
                 raise ValueError(f"check group '{group.name}' reports {finding.code}, which no rule explains")
             found.append(finding)
     except XvlaError as error:
-        found.append(Finding(code=UNREADABLE.code, severity="error", field=error.field, measured=str(error)))
+        code = code_of_error(error)
+        found.append(Finding(code=code, severity="error", field=error.field, measured=str(error), fix=error.hint))
     return found
 
 

@@ -8,6 +8,7 @@ from xvla_platform.check.findings import CheckContext, Finding, Rule
 from xvla_platform.data.verify import fault_stages
 from xvla_platform.errors import XvlaError
 from xvla_platform.measure.names import kind_of
+from xvla_platform.specs.embodiment import EmbodimentSpec
 
 RULES = (
     Rule(
@@ -82,6 +83,13 @@ RULES = (
         "neighbour's value as its own.",
         fix="Order the fields, and choose their sizes, as the column's names say.",
     ),
+    Rule(
+        code="XV011",
+        slug="cannot-be-applied",
+        title="a part of the declaration cannot be applied to the recording",
+        why="What the robot is told and what it answers would have no meaning; the data is not at fault.",
+        fix="Correct the named field of plugin.yaml as the message says.",
+    ),
 )
 BY_FIELD = (
     (re.compile(r"^control_hz$"), "XV002"),
@@ -127,12 +135,20 @@ def code_of(stage: str, fault: XvlaError) -> str | None:
     """The code of a structural fault; None for what other checks report."""
     if fault.field == "timestamp" or "no instruction" in fault.message:
         return None
+    return _by_field(fault) or BY_STAGE[stage]
+
+
+def code_of_error(error: XvlaError) -> str:
+    """The code of what stops a check: a field of the declaration, or else the data."""
+    declared = re.match(r"\w+", error.field or "")
+    return _by_field(error) or ("XV011" if declared and declared[0] in EmbodimentSpec.model_fields else "XV008")
+
+
+def _by_field(fault: XvlaError) -> str | None:
     for pattern, code in BY_FIELD:
         if fault.field is not None and pattern.match(fault.field):
             return code
-    if stage == "numbers" and re.search(r"finite number", fault.message):
-        return "XV007"
-    return BY_STAGE[stage]
+    return "XV007" if "finite number" in fault.message else None
 
 
 def disagreeing_names(context: CheckContext) -> Iterator[Finding]:
