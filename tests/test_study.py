@@ -170,6 +170,26 @@ def test_words_that_describe_a_robot_fit_where_they_are_the_prompt(tmp_path: Pat
             },
             "no cell has 'untouched', which forgetting or ablation",
         ),
+        (
+            {
+                "cells": [{"bases": ["small"], "rungs": ["prompt"]}],
+                "ablation": {"rungs": ["prompt"], "inputs": "prompt,smell", "episodes": 1},
+            },
+            "ablation.inputs: unknown ablation; found smell; allowed: prompt, vision, language",
+        ),
+        ({"forgetting": {"robots": ["moon"], "rungs": ["prompt"], "episodes": 1}}, "robots[0]: no such plugin"),
+        (
+            {"forgetting": {"robots": ["dot_arm"], "rungs": ["prompt"], "episodes": 1}},
+            "the base small was not trained on this robot; found dot_arm; allowed: robot0, robot1, robot2",
+        ),
+        (
+            {"cells": [{"bases": ["small"], "rungs": ["prompt"], "demonstrations": [4, 50]}]},
+            "cells[0].demonstrations: dot_arm has not so many demonstrations to learn from; found 50; allowed: at most",
+        ),
+        (
+            {"recordings": [{"plugin": "dot_arm", "episodes": 5}]},
+            "demonstrations to learn from; found 4; allowed: at most 3 of 5 recorded",
+        ),
         ({"recordings": [{"plugin": "dot_arm", "episodes": count} for count in (3, 4)]}, "would lie in one folder"),
         ({"recordings": [{"plugin": "dot_arm"}]}, "either episodes or still_scenes"),
         (
@@ -182,6 +202,7 @@ def test_a_study_that_cannot_be_is_one_line(
     here: Run, place: Path, tmp_path: Path, changes: dict[str, Any], words: str
 ) -> None:
     (tmp_path / "plugins").symlink_to(place / "plugins")
+    (tmp_path / "base").symlink_to(place / "base")
     file = write_study(tmp_path, **changes)
     before = tree(tmp_path)
     assert words in one_line_error(here("study", str(file), "--out", str(tmp_path / "out"), cwd=tmp_path))
@@ -226,12 +247,11 @@ def test_an_answer_to_other_settings_is_not_taken_for_one_to_these(here: Run, pl
 
 
 def test_a_step_that_fails_is_told_with_its_words(here: Run, place: Path, tmp_path: Path) -> None:
-    """More demonstrations than there are: the command's own line, and nothing taken for done."""
+    """Rows that nobody has: the command's own line, and nothing taken for done."""
     (tmp_path / "plugins").symlink_to(place / "plugins")
     (tmp_path / "base").symlink_to(place / "base")
-    file = write_study(tmp_path, cells=[{"bases": ["small"], "rungs": ["prompt"], "inits": ["mean"]}])
+    file = write_study(tmp_path, cells=[{**STUDY["cells"][0], "inits": ["nobody"]}])
     failed = here("study", str(file), "--out", str(tmp_path / "out"), cwd=tmp_path)
     line = one_line_error(failed)
-    assert "not so many demonstrations" in line
-    assert "--demonstrations 50" in line
+    assert "--init nobody" in line
     assert not list((tmp_path / "out" / "steps").glob("adapt.*.json"))

@@ -32,12 +32,15 @@ def study(
     from xvla_platform.adapt.holding import held
     from xvla_platform.platform.files import os_errors, write_json, write_text
     from xvla_platform.platform.workspace import Workspace
+    from xvla_platform.study.checks import check_study
     from xvla_platform.study.results import collect, plot_success, tables
     from xvla_platform.study.run import Progress, answer_of, prepare, run_steps
     from xvla_platform.study.spec import load_study
     from xvla_platform.study.steps import Step, chosen, steps_of
 
     loaded = load_study(file)
+    if not report:
+        check_study(loaded, file.absolute())
     place = Workspace.find(workspace)
     folder = (out or place.runs / "studies" / loaded.name).absolute()
     steps = steps_of(loaded, file.absolute(), folder)

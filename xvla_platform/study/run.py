@@ -47,8 +47,6 @@ def prepare(study: StudySpec, file: Path, folder: Path) -> None:
     plugins = (file.parent / study.plugins).resolve()
     for robot in sorted(robots):
         source, target = plugins / robot, folder / "plugins" / robot
-        if not (source / "plugin.yaml").is_file():
-            raise XvlaError("no such plugin", file=file, field="plugins", found=str(source))
         own = any(part.plugin == robot for part in study.recordings)
         if not target.exists():
             ignore = shutil.ignore_patterns(DEMONSTRATIONS, STILL_SCENES, RIGS, ".*") if own else None

@@ -226,8 +226,6 @@ def _closer_looks(cells: Sequence[Cell]) -> set[Cell]:
 
 def _adapting(rung: Rung, file: Path, cell: Cell) -> tuple[str, ...]:
     plan = file.parent / str(rung.plan)
-    if rung.plan is not None and not plan.is_file():
-        raise XvlaError("no such plan", file=file, field=f"rungs.{cell.rung}.plan", found=str(rung.plan))
     way = ("--then", str(rung.then)) if rung.then is not None else ("--plan", str(plan))
     amount = ("--demonstrations", str(cell.demonstrations))
     start = ("--init", cell.init, "--seed", str(cell.seed))
