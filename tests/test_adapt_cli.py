@@ -1,6 +1,7 @@
 """`xvla adapt`, `eval`, `push` and `pull` from end to end on a small random base, on every plan."""
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,8 @@ def test_dry_run_writes_nothing(fresh: Path, capfd: pytest.CaptureFixture[str]) 
     told = capfd.readouterr().out
     assert "prompt-full (from the built-in recipe, with --steps 6, --batch-size 4), seed 0" in told
     assert "encoder in the loop" in told
+    typed = shlex.join([*ADAPT, "--then", "full", *SHORT])
+    assert told.rstrip().endswith(f"next: xvla {typed}")
     assert answer(capfd, *ADAPT, "--seed", "5", "--dry-run", cwd=fresh)["plan"]["seed"] == 5
     assert tree(fresh) == before
 

@@ -235,6 +235,11 @@ def test_a_killed_study_goes_on_where_it_was(here: Run, place: Path) -> None:
     assert "to do" not in states
 
 
+def test_after_a_dry_run_comes_the_command_as_it_was_typed(here: Run, place: Path) -> None:
+    told = here("study", "--dry-run", "study.yaml", "--workers", "2", cwd=place).stdout
+    assert told.rstrip().endswith("next: xvla study study.yaml --workers 2")
+
+
 def test_an_answer_to_other_settings_is_not_taken_for_one_to_these(here: Run, place: Path) -> None:
     """Half the episodes of before are no result of the study as it stands; as it was, all of it is still done."""
     assert here("study", "study.yaml", "--json", cwd=place).returncode == 0

@@ -6,7 +6,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from xvla_platform.cli.output import common_options, done, say, table
+from xvla_platform.cli.output import common_options, done, same_command, say, table
 from xvla_platform.cli.plan_options import plan_options
 from xvla_platform.cli.results import results_table
 from xvla_platform.errors import XvlaError
@@ -134,12 +134,10 @@ def adapt(
         return run, begun, planned, estimate, store
 
     run, begun, planned, estimate, store = on_first(accelerator, prepare)
-    again = " ".join(f"--embodiment {name}" for name in names)
     if dry_run:
         if accelerator.is_main_process:
-            done(
-                next_command=f"xvla adapt {again}", data={"plan": planned.model_dump(mode="json"), "estimate": estimate}
-            )
+            data = {"plan": planned.model_dump(mode="json"), "estimate": estimate}
+            done(next_command=same_command(without="--dry-run"), data=data)
         return
     adaptations = run_adaptation(
         place,

@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave with its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = cli.main(args=words, prog_name="xvla", standalone_mode=False)
+        code = cli.main(args=words, prog_name="xvla", standalone_mode=False, obj=tuple(words))
     except XvlaError as error:
         _report(str(error), error.as_dict(), words)
         sys.exit(error.exit_code)

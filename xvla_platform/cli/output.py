@@ -4,6 +4,7 @@ In: values. Out: stdout. With `--json` nothing but the final object is printed t
 """
 
 import json
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,6 +36,12 @@ def json_wanted() -> bool:
     """Whether the running command was given `--json`."""
     context = click.get_current_context(silent=True)
     return bool(context and context.find_root().meta.get("xvla.json"))
+
+
+def same_command(*, without: str) -> str:
+    """The running command as it was typed, all its options included, but for one flag."""
+    root = click.get_current_context().find_root()
+    return shlex.join(["xvla", *(word for word in root.obj or () if word != without)])
 
 
 def say(*parts: object) -> None:

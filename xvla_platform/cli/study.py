@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from xvla_platform.cli.output import common_options, done, say, table
+from xvla_platform.cli.output import common_options, done, same_command, say, table
 
 
 @click.command(short_help="Run a study: record, pretrain, adapt, evaluate, and tabulate.")
@@ -49,7 +49,7 @@ def study(
         states = [(step.id, "done" if answer_of(folder, step) is not None else "to do") for step in wanted]
         table(("step", "state"), states)
         words = {step.id: list(step.words) for step in wanted}
-        done(next_command=f"xvla study {file}", data={"steps": words})
+        done(next_command=same_command(without="--dry-run"), data={"steps": words})
         return
     if not report:
 

@@ -6,7 +6,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from xvla_platform.cli.output import common_options, done, say, table
+from xvla_platform.cli.output import common_options, done, same_command, say, table
 from xvla_platform.cli.plan_options import plan_options
 from xvla_platform.errors import XvlaError
 
@@ -84,7 +84,7 @@ def sweep(
         return
     if dry_run:
         data = {"cells": [{"values": cell.values, "plan": cell.plan.model_dump(mode="json")} for cell in cells]}
-        done(next_command=f"xvla sweep --embodiment {embodiment} …", data=data)
+        done(next_command=same_command(without="--dry-run"), data=data)
         return
     _show(place, found, results)
 
