@@ -1,11 +1,13 @@
 """What a launched process does in tests/test_spread.py: one stage on the small model, and what it measured."""
 
 import json
+import os
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from adapt_helpers import write_small_base
 from loop_helpers import Recorder, make_job, make_stage
 from safetensors.torch import save_file
@@ -27,6 +29,9 @@ def stage_of(case: dict[str, Any]) -> Stage:
 def run(case: dict[str, Any], processor: Processor) -> None:
     """Run or resume a case; the first process writes `<out>.json` and `<out>.safetensors`."""
     accelerator = make_accelerator()
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true":  # what accelerate makes of this launch on GPUs
+        accelerator.state.distributed_type = DistributedType.FSDP
+        accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
     stage, folder, recorder = stage_of(case), Path(case["folder"]), Recorder(case.get("stop"))
     job = make_job(processor, folder, stage, recorder, accelerator=accelerator)
     found = load_newest(folder / "checkpoints")

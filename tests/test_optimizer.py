@@ -11,6 +11,7 @@ from test_estimate import estimated
 
 from xvla_platform.adapt.loop import run_stage
 from xvla_platform.adapt.snapshot import load_newest
+from xvla_platform.adapt.spread import beside
 from xvla_platform.adapt.trainables import build_optimizer, select_trainables
 from xvla_platform.errors import XvlaError
 from xvla_platform.modelling import transformer
@@ -65,3 +66,12 @@ def test_times_and_losses_stay_float32_under_bfloat16(monkeypatch: pytest.Monkey
     exact = model(**batch)
     for name, value in losses.items():
         assert float(value) == pytest.approx(float(exact[name]), rel=0.1)
+
+
+def test_a_resumed_step_counter_lies_beside_its_parameter() -> None:
+    """A fused optimizer reads both in one kernel; a count left in CPU memory stops it at its first step."""
+    count = torch.tensor(4.0)
+    assert beside(count, torch.empty(2, device="meta")).device.type == "meta"
+    copied = beside(count, torch.empty(2))
+    assert copied == 4
+    assert copied.data_ptr() != count.data_ptr()

@@ -51,7 +51,7 @@ CASES: dict[str, dict[str, Any]] = {
     "recomputed": {"stage": "full", "changes": {"checkpointing": True}},
     "lora": {"stage": "lora", "changes": {"lora": {"rank": 2, "alpha": 4, "dora": True}}},
     "compiled": {"stage": "lora", "changes": {"compile": True, "lora": {"rank": 2, "alpha": 4}}},
-    "prompt": {"stage": "prompt"},
+    "prompt": {"stage": "prompt", "changes": {"accumulate": 2}},
 }
 
 

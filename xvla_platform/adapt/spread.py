@@ -10,6 +10,7 @@ rows only has nothing worth cutting and stays whole.
 """
 
 import copy
+import gc
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from xvla_platform.adapt.compiling import compile_blocks, forget_compiled
 from xvla_platform.adapt.recompute import blocks_of, set_recompute
@@ -57,11 +59,13 @@ class Spread:
         if self.stage.compile:
             compile_blocks(self.model)
         if self.accelerator.num_processes > 1:
-            self.wrapped = self.accelerator.prepare_model(self.model)
+            # Not `accelerator.prepare_model`: in a launch that shards it refuses a stage that stays whole.
+            device = self.accelerator.device
+            self.wrapped = DistributedDataParallel(self.model, device_ids=[device] if device.type == "cuda" else None)
 
     def unsynchronised(self) -> Any:
         """Context of a micro-batch whose gradient need not be averaged yet."""
-        return nullcontext() if self.accelerator.num_processes == 1 else self.accelerator.no_sync(self.wrapped)
+        return nullcontext() if self.accelerator.num_processes == 1 else self.wrapped.no_sync()
 
     def backward(self, loss: Tensor) -> None:
         """Add a micro-batch's gradient."""
@@ -100,7 +104,8 @@ class Spread:
         if self.stage.compile:
             forget_compiled(self.model)
         if self.accelerator.num_processes > 1:
-            self.accelerator.free_memory()  # it keeps each stage's wrapped model, whose hooks would outlive the stage
+            self.wrapped = self.model
+            gc.collect()  # the wrapper's hooks would outlive the stage
 
 
 class Sharded(Spread):
@@ -134,7 +139,8 @@ class Sharded(Spread):
             kept = self.plain_optimizer.state.get(plain.parameter)
             if kept:
                 self.optimizer.state[mine.parameter] = {
-                    key: _cut(value, mine.parameter) if value.ndim else value.clone() for key, value in kept.items()
+                    key: _cut(value, mine.parameter) if value.ndim else beside(value, mine.parameter)
+                    for key, value in kept.items()
                 }
         self.forget()
 
@@ -261,6 +267,11 @@ def _whole(tensor: Tensor) -> Tensor:
 
     whole: Tensor = tensor.detach()
     return whole.full_tensor() if isinstance(whole, DTensor) else whole
+
+
+def beside(count: Tensor, parameter: Tensor) -> Tensor:
+    """A copy of a step counter on the parameter's device, where a fused optimizer wants it."""
+    return count.to(parameter.device, copy=True)
 
 
 def _cut(whole: Tensor, like: Tensor) -> Tensor:
