@@ -11,6 +11,7 @@ import torch
 from adapt_helpers import PIXELS, small_config
 from conftest import ROBOT
 from grounding_helpers import COLOURS, write_stills
+from loop_helpers import make_stage
 
 from xvla_platform.adapt.grounding import (
     NOTHING,
@@ -25,6 +26,7 @@ from xvla_platform.adapt.held_out import measure
 from xvla_platform.adapt.mixture import Mixture, Stock, build_stock, marks, split_scenes
 from xvla_platform.adapt.sources import Draw, assemble, build_source, decode_frames, frames_shape
 from xvla_platform.adapt.tokenizer import train_tokenizer
+from xvla_platform.adapt.trainables import select_trainables
 from xvla_platform.data.binding import Binding
 from xvla_platform.data.lerobot import open_lerobot
 from xvla_platform.data.samples import Samples
@@ -244,3 +246,14 @@ def test_wrong_scenes_are_refused(room: Room, domain: dict[str, Any], message: s
     with pytest.raises(XvlaError) as error:
         build_stock(room.stock.source, room.samples, about, things_named(sentences, {}), 0.2)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5])
+def test_heads_are_trained_where_there_is_grounding_alone(weight: float) -> None:
+    """In another phase they would have no gradient, for which several processes would wait."""
+    model = GroundedXVLA(XVLAConfig.from_dict(small_config()))
+    attach_heads(model, 3, seed=0)
+    model.weight = weight
+    trained = {t.name for t in select_trainables(model, make_stage("full"))}
+    assert any(name.startswith("vlm.grounding.") for name in trained) == bool(weight)
+    assert model.get_submodule("vlm.grounding").raw.weight.requires_grad == bool(weight)

@@ -54,6 +54,10 @@ class GroundedXVLA(XVLA):
         self.weight = 0.0
         self.acts = True
 
+    def reaches(self, name: str) -> bool:
+        """Without grounding losses nothing reaches the heads: processes would wait for their gradients in vain."""
+        return bool(self.weight) or not name.startswith(f"vlm.{HEADS}.")
+
     def forward(self, **inputs: Any) -> dict[str, Tensor]:
         """Losses by name; takes what `XVLA.forward` takes for encoding in the loop, and what `mixture` adds to it.
 

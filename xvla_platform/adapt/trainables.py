@@ -49,7 +49,7 @@ def select_trainables(model: XVLA, stage: Stage) -> list[Trainable]:
     for name, parameter in sorted(model.named_parameters()):
         group = group_of(name)
         closed_table = bool(rows) and is_table(name) and name not in rows
-        trained = group in stage.lr and not closed_table
+        trained = group in stage.lr and not closed_table and model.reaches(name)
         parameter.requires_grad_(trained)
         if trained:
             decay = stage.weight_decay > 0 and not is_table(name) and parameter.ndim > 1

@@ -42,6 +42,10 @@ class XVLA(nn.Module):
             raise RuntimeError("this model was built for cached features: it has no encoder")
         return self.vlm
 
+    def reaches(self, name: str) -> bool:
+        """Whether the losses depend on the parameter of this name; what they do not is never trained."""
+        return True
+
     def encode(self, *, input_ids: Tensor, pixel_values: Tensor, image_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Images and instruction → (vlm_features, aux_visual_inputs); shapes as in `florence.encode`."""
         return florence.encode(self.encoder, input_ids=input_ids, pixel_values=pixel_values, image_mask=image_mask)
