@@ -1,5 +1,6 @@
 """The training loop: rates follow the schedule, what is not named is frozen, and what only hurts is undone."""
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -134,3 +135,18 @@ def test_a_plan_that_could_not_do_what_it_says_is_refused() -> None:
         make_stage(color_jitter=(0.2, 0.0, 0.0), jitter_variants=1)
     with pytest.raises(ValueError, match="is not a regular expression"):
         LoraSpec(targets="transformer.(")
+
+
+def test_what_is_measured_are_the_weights_that_the_stage_would_leave(processor: Processor, tmp_path: Path) -> None:
+    """Every so many steps and once after the last: with a moving average that is what is measured, and what is left."""
+    recorder, found = Recorder(), []
+    job = make_job(processor, tmp_path, make_stage(ema=0.8), recorder)
+
+    def measure() -> dict[str, float]:
+        found.append(weights(job.model))
+        return {"count": float(len(found))}
+
+    outcome = run_stage(replace(job, measure=measure, measure_every=3))
+    assert [i + 1 for i, line in enumerate(recorder.lines) if "count" in line] == [3, 6, 8]
+    assert outcome.measured == {"count": 3.0}
+    assert equal(found[-1], weights(job.model))

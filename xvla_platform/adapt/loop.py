@@ -59,6 +59,9 @@ class Job:
 
     Attributes:
         validate: Errors to be lowered, by robot, measured on the validation episodes; None keeps the last weights.
+        measure: Further numbers, told with the step: every `measure_every` steps and after the last one, on the
+            weights that the stage would leave if it ended there (whole ones, and the average where there is one). The
+            first process measures for all.
         draw: Another way to draw a step's samples, with further inputs of the model in the order of its batch (what
             `adapt.mixture` does for pretraining); None draws by `weights`, every sample of a source alike.
         owners: In a run of several robots, whose row a parameter is, by its name. Each source then draws a batch of its
@@ -77,10 +80,17 @@ class Job:
     folder: Path
     observer: Observer
     validate: Callable[[], Mapping[str, float]] | None = None
+    measure: Callable[[], Mapping[str, float]] | None = None
+    measure_every: int | None = None
     draw: Callable[..., tuple[Draw, dict[str, Tensor]]] | None = None
     owners: Mapping[str, str] = field(default_factory=dict)
     save_every: int = 100
     save_seconds: float = 300.0
+
+    def measures_at(self, done: int) -> bool:
+        """Whether `measure` is due after `done` steps."""
+        every = self.measure_every
+        return self.measure is not None and (done == self.stage.steps or (every is not None and done % every == 0))
 
     def validate_now(self) -> dict[str, float]:
         """Measure the model as it stands, in evaluation mode; the first process measures for all."""
@@ -96,11 +106,15 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """A finished stage: the validation error of the weights kept and the step they are from, by robot."""
+    """A finished stage: the validation error of the weights kept and the step they are from, by robot.
+
+    `measured` is what `Job.measure` told after the last step; empty where that step was not taken now.
+    """
 
     best_error: dict[str, float]
     best_step: dict[str, int]
     trained: dict[str, int]
+    measured: dict[str, float]
 
 
 def run_stage(job: Job, resume: Snapshot | None = None) -> Outcome:
@@ -127,18 +141,19 @@ def run_stage(job: Job, resume: Snapshot | None = None) -> Outcome:
         _keep(job, spread, 0, state, best)
     saved = time.monotonic()
     began = time.monotonic() - float(state["elapsed_s"])
+    measured: dict[str, float] = {}
     for step in range(start, stage.steps):
         metrics: dict[str, float] = train_step(job, spread, step)
         done = step + 1
         if stage.ema is not None:
             _follow(average, spread.trainables, stage.ema)
-        if job.validate is not None and (done % stage.eval_every == 0 or done == stage.steps):
+        validates = job.validate is not None and (done % stage.eval_every == 0 or done == stage.steps)
+        if validates or job.measures_at(done):
             spread.collect()
             with _holding(trainables, spread.whole(average)):
-                errors = _keep(job, spread, done, state, best)
-            metrics["validation_error"] = sum(errors.values()) / len(errors)
-            if len(errors) > 1:
-                metrics |= {f"validation_error/{robot}": error for robot, error in errors.items()}
+                errors = _keep(job, spread, done, state, best) if validates else {}
+                measured = _measured(job, spread) if job.measures_at(done) else {}
+            metrics |= _named(errors) | measured
         state["elapsed_s"] = time.monotonic() - began
         metrics["elapsed_s"] = state["elapsed_s"]
         # Before the checkpoint: what is measured here is measured again by whoever resumes, and not left out.
@@ -150,7 +165,7 @@ def run_stage(job: Job, resume: Snapshot | None = None) -> Outcome:
     kept = best if job.validate is not None else spread.whole(average)
     spread.close()
     _finish(job, trainables, kept)
-    return Outcome(best_error=state["best_error"], best_step=state["best_step"], trained=trained)
+    return Outcome(best_error=state["best_error"], best_step=state["best_step"], trained=trained, measured=measured)
 
 
 def _keep(job: Job, spread: Spread, done: int, state: dict[str, Any], best: dict[str, Tensor]) -> dict[str, float]:
@@ -161,6 +176,22 @@ def _keep(job: Job, spread: Spread, done: int, state: dict[str, Any], best: dict
         errors = job.validate_now()
     keep_weights(errors, done, which=job.stage.keep, trainables=spread.plain, owners=job.owners, state=state, kept=best)
     return errors
+
+
+def _named(errors: Mapping[str, float]) -> dict[str, float]:
+    """Validation errors as a step's line tells them: their mean, and of several robots each one's own."""
+    if not errors:
+        return {}
+    apart = errors if len(errors) > 1 else {}
+    mean = sum(errors.values()) / len(errors)
+    return {"validation_error": mean} | {f"validation_error/{robot}": error for robot, error in apart.items()}
+
+
+def _measured(job: Job, spread: Spread) -> dict[str, float]:
+    """What the job measures beside its validation error; the first process measures for all."""
+    assert job.measure is not None
+    with spread.measuring():
+        return dict(job.measure()) if job.accelerator.is_main_process else {}
 
 
 def _save(

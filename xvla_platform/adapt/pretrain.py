@@ -5,7 +5,7 @@ tokenizer, preprocessing, `domains.json` (which rows are taken), what it does on
 """
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,6 @@ from xvla_platform.modelling.named import resolve_config
 from xvla_platform.modelling.processor import Processor
 from xvla_platform.platform.files import write_text
 from xvla_platform.platform.workspace import Workspace
-from xvla_platform.specs.plan import Stage
 from xvla_platform.specs.recipe import Domain, PretrainRecipe
 
 CURVES = "curves.png"
@@ -95,7 +94,6 @@ def pretrain(
         if snapshot is not None and index < snapshot.stage:
             continue
         weights = mixture_weights(phase.mixture, [domain.name for domain in recipe.domains], recipe_file)
-        measuring = _Measuring(observer, model, stocks, processor, phase.measure_every, accelerator.is_main_process)
         model.weight, model.acts = phase.grounding, phase.policy
         job = Job(
             model=model,
@@ -107,14 +105,16 @@ def pretrain(
             processor=processor,
             accelerator=accelerator,
             folder=run,
-            observer=measuring,
+            observer=observer,
+            measure=lambda: measure(model, stocks, processor, acts=model.acts),
+            measure_every=phase.measure_every,
             draw=Mixture(stocks=stocks, weights=weights),
             save_every=phase.stage.eval_every,
         )
         before = run / f"phase-{index}"
         if snapshot is not None and index == snapshot.stage and index > 0:
             load_into(model, before)
-        run_stage(job, snapshot if snapshot is not None and index == snapshot.stage else None)
+        outcome = run_stage(job, snapshot if snapshot is not None and index == snapshot.stage else None)
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             # A later phase may train fewer groups than this one: its checkpoints alone could not restore it.
@@ -122,36 +122,11 @@ def pretrain(
             save_model(model, run / f"phase-{index + 1}")
             plot_pretraining(run / CURVES, read_lines(run), recipe.name)
     if accelerator.is_main_process:
-        measures = measure(model, stocks, processor)
+        # A resumed run may have had nothing left to train, and a last phase without policy measures less.
+        measures = outcome.measured if outcome.measured and model.acts else measure(model, stocks, processor)
         detach_heads(model)
         write_base(model, staging, recipe, text, out, measures)
     return out
-
-
-class _Measuring:
-    """An observer that measures held-out scenes at a phase's end, and every so many steps, and tells another."""
-
-    def __init__(
-        self,
-        told: Observer,
-        model: GroundedXVLA,
-        stocks: list[Stock],
-        processor: Processor,
-        every: int | None,
-        main: bool,
-    ) -> None:
-        self._told = told
-        self._measure = (lambda: measure(model, stocks, processor, acts=model.acts)) if main else dict
-        self._every = every
-
-    def stage_started(self, stage: Stage, index: int, start: int, trained: Mapping[str, int]) -> None:
-        """Pass it on."""
-        self._told.stage_started(stage, index, start, trained)
-
-    def step_finished(self, stage: Stage, step: int, metrics: Mapping[str, float]) -> None:
-        """Pass it on, with what was measured where that is due."""
-        due = step == stage.steps or (self._every is not None and step % self._every == 0)
-        self._told.step_finished(stage, step, {**metrics, **(self._measure() if due else {})})
 
 
 def _model(config: XVLAConfig, recipe: PretrainRecipe, robots: list[Robot]) -> GroundedXVLA:
