@@ -16,6 +16,7 @@ from conftest import ROBOT, one_line_error, tree, write_plugin
 from data_helpers import write_dataset
 from safetensors.torch import load_file
 
+from xvla_platform.adapt.holding import held
 from xvla_platform.adapt.pretrain import check_recipe
 from xvla_platform.adapt.snapshot import load_newest
 from xvla_platform.errors import XvlaError
@@ -232,6 +233,17 @@ def test_checkpoints_are_not_erased_by_the_same_command(whole: Path, capfd: pyte
     capfd.readouterr()
     assert command(*PRETRAIN, "--out", "bases/again", cwd=whole) == 2
     assert "Go on from them with --resume, or remove that folder" in capfd.readouterr().err
+    assert tree(run / "checkpoints") == before
+
+
+def test_a_run_that_another_command_is_at_work_on_is_refused(whole: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Two would write over each other's checkpoints."""
+    run = whole / "runs" / "pretrain" / "small"
+    before = tree(run / "checkpoints")
+    capfd.readouterr()
+    with held(run):
+        assert command(*PRETRAIN, "--resume", "--out", "bases/again", cwd=whole) == 2
+    assert "another command is at work on this run" in capfd.readouterr().err
     assert tree(run / "checkpoints") == before
 
 

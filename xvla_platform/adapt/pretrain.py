@@ -32,7 +32,7 @@ from xvla_platform.modelling.checkpoint import load_into, save_model
 from xvla_platform.modelling.config import XVLAConfig
 from xvla_platform.modelling.named import resolve_config
 from xvla_platform.modelling.processor import Processor
-from xvla_platform.platform.files import write_text
+from xvla_platform.platform.files import os_errors, write_text
 from xvla_platform.platform.workspace import Workspace
 from xvla_platform.specs.recipe import Domain, PretrainRecipe
 
@@ -119,7 +119,8 @@ def pretrain(
         if accelerator.is_main_process:
             # A later phase may train fewer groups than this one: its checkpoints alone could not restore it.
             shutil.rmtree(run / f"phase-{index + 1}", ignore_errors=True)
-            save_model(model, run / f"phase-{index + 1}")
+            with os_errors(run / f"phase-{index + 1}"):
+                save_model(model, run / f"phase-{index + 1}")
             plot_pretraining(run / CURVES, read_lines(run), recipe.name)
     if accelerator.is_main_process:
         # A resumed run may have had nothing left to train, and a last phase without policy measures less.

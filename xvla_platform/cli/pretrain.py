@@ -1,5 +1,6 @@
 """`xvla pretrain RECIPE`: a base from several robots' demonstrations."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
@@ -44,13 +45,14 @@ def pretrain(
     `torchrun` or `accelerate launch` all processes share each batch.
     """
     from xvla_platform.adapt.base_folder import HELD_OUT
+    from xvla_platform.adapt.holding import held
     from xvla_platform.adapt.launch import make_accelerator
     from xvla_platform.adapt.loop import Observers
     from xvla_platform.adapt.pretrain import CURVES, begun
     from xvla_platform.adapt.pretrain import pretrain as run_pretraining
     from xvla_platform.adapt.run import RunLog
     from xvla_platform.cli.progress import Bars
-    from xvla_platform.platform.files import read_json
+    from xvla_platform.platform.files import os_errors, read_json
     from xvla_platform.platform.workspace import Workspace
     from xvla_platform.specs.recipe import load_recipe
 
@@ -64,9 +66,12 @@ def pretrain(
     target = out or place.root / "bases" / loaded.name
     accelerator = make_accelerator(together=True)
     main = accelerator.is_main_process
+    if main:
+        with os_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
     log = RunLog(folder, [phase.stage.name for phase in loaded.phases]) if main and not untrained else None
     try:
-        with Bars(enabled=main) as bars:
+        with held(folder) if main else nullcontext(), Bars(enabled=main) as bars:
             if main:
                 say(f"base      {loaded.name}: {loaded.description}")
                 say(f"robots    {', '.join(domain.name for domain in loaded.domains)}")
