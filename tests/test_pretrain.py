@@ -279,6 +279,16 @@ FAULTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         "domains[1].domain_id: the model has no such row; found 6; allowed: 0-5",
     ),
     "no weight": (lambda r: r["phases"][0].update(mixture={"first": 0}), "not all zero"),
+    "no layers": (lambda r: r["model"].update(depth=-1), "depth: expected a positive whole number; found -1"),
+    "no heads": (lambda r: r["model"].update(num_heads=0), "num_heads: expected a positive whole number; found 0"),
+    "odd heads": (
+        lambda r: r["model"]["florence_config"]["text_config"].update(encoder_attention_heads=5),
+        "model: no model can be built of these values for images of",
+    ),
+    "grounding on a rectangle": (
+        lambda r: (r.update(image_size=[PIXELS, 2 * PIXELS]), r["phases"][0].update(grounding=0.3)),
+        "image_size: grounding reads a square grid of image tokens; found",
+    ),
     "more views than slots": (
         lambda r: r["model"].update(num_views=1),
         "found first with 2 cameras; allowed: at most 1",

@@ -30,6 +30,7 @@ from xvla_platform.data.samples import Samples
 from xvla_platform.errors import XvlaError
 from xvla_platform.modelling.checkpoint import load_into, save_model
 from xvla_platform.modelling.config import XVLAConfig
+from xvla_platform.modelling.flops import count_flops
 from xvla_platform.modelling.named import resolve_config
 from xvla_platform.modelling.processor import Processor
 from xvla_platform.platform.files import os_errors, write_text
@@ -79,6 +80,7 @@ def pretrain(
             # One that does not fit is refused here, before anything is decoded.
             processor.for_robot(robot.spec).tokens(instruction)
     things_named(instructions_of(robots), recipe.objects)
+    _check_model(config, recipe, recipe_file)
     if untrained:
         if accelerator.is_main_process:
             model = _model(config, recipe, robots)
@@ -171,7 +173,7 @@ def _check_out(out: Path, text: str, resume: bool) -> None:
 
 
 def check_recipe(recipe: PretrainRecipe, file: Path, robots: list[Robot], processes: int) -> None:
-    """Refuse a batch that the processes cannot share, and a robot with no row or too few views in the model."""
+    """Refuse an unshareable batch, a robot with no row or too few views in the model, and grounding on a rectangle."""
     for i, phase in enumerate(recipe.phases):
         if phase.stage.batch_size % processes:
             raise XvlaError(
@@ -182,6 +184,15 @@ def check_recipe(recipe: PretrainRecipe, file: Path, robots: list[Robot], proces
                 allowed=f"a multiple of {processes}",
             )
     config = XVLAConfig.from_dict(resolve_config(recipe.model, file), file)
+    height, width = recipe.image_size
+    if height != width and any(phase.grounding for phase in recipe.phases):
+        raise XvlaError(
+            "grounding reads a square grid of image tokens",
+            file=file,
+            field="image_size",
+            found=[height, width],
+            allowed="height equal to width",
+        )
     for phase in recipe.phases:
         mixture_weights(phase.mixture, [domain.name for domain in recipe.domains], file)
     for i, robot in enumerate(robots):
@@ -201,6 +212,28 @@ def check_recipe(recipe: PretrainRecipe, file: Path, robots: list[Robot], proces
                 found=f"{robot.domain.name} with {len(robot.spec.cameras)} cameras",
                 allowed=f"at most {config.num_views}",
             )
+
+
+def _check_model(config: XVLAConfig, recipe: PretrainRecipe, file: Path) -> None:
+    """Refuse dimensions of which no model can be made, by building it once without memory and running it."""
+    height, width = recipe.image_size
+    try:
+        count_flops(config, recipe.image_size)
+    except XvlaError as error:
+        raise XvlaError(
+            error.message,
+            file=file,
+            field=f"model.{error.field}",
+            found=error.found,
+            allowed=error.allowed,
+            hint=error.hint,
+        ) from None
+    except Exception as error:
+        raise XvlaError(
+            f"no model can be built of these values for images of {height}x{width}: {' '.join(str(error).split())}",
+            file=file,
+            field="model",
+        ) from None
 
 
 def begun(run: Path, out: Path, text: str) -> bool:

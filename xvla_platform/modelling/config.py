@@ -113,19 +113,23 @@ class XVLAConfig:
                 raise XvlaError("required field is missing", file=file, field=key)
             return value
 
+        def count(key: str) -> int:
+            get(key)
+            return positive(data, (key,), 1, file)
+
         get("action_mode")
         space = config_space(data, file)
         config = cls(
-            hidden_size=int(get("hidden_size")),
-            depth=int(get("depth")),
-            num_heads=int(get("num_heads")),
+            hidden_size=count("hidden_size"),
+            depth=count("depth"),
+            num_heads=count("num_heads"),
             mlp_ratio=float(get("mlp_ratio")),
-            num_domains=int(get("num_domains")),
+            num_domains=count("num_domains"),
             len_soft_prompts=int(get("len_soft_prompts")),
-            dim_time=int(get("dim_time")),
-            max_len_seq=int(get("max_len_seq")),
+            dim_time=count("dim_time"),
+            max_len_seq=count("max_len_seq"),
             use_hetero_proj=bool(data.get("use_hetero_proj", False)),
-            num_actions=int(get("chunk_size" if lerobot else "num_actions")),
+            num_actions=count("chunk_size" if lerobot else "num_actions"),
             action_mode=space.name,
             dim_action=space.dim,
             dim_proprio=proprio_width(data, space, file),

@@ -7,7 +7,6 @@ and no memory is taken: the model is built on torch's meta device.
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from xvla_platform.modelling import florence
@@ -57,11 +56,9 @@ def _count(config: XVLAConfig, image_size: tuple[int, int]) -> Flops:
         assert model.vlm is not None
         with FlopCounterMode(display=False) as encoder:
             image = torch.zeros(1, 3, *image_size)
-            views = [florence.image_features(model.vlm, image) for _ in range(config.num_views)]
-            words = torch.zeros(1, config.language_max_length, views[0].shape[-1])
-            language = model.vlm.language_model.encoder  # type: ignore[union-attr]
-            main: Tensor = language(inputs_embeds=torch.cat([views[0], words], dim=1)).last_hidden_state  # type: ignore[operator]
-        aux = torch.cat([main[:, :0], *views[1:]], dim=1)
+            views = torch.stack([florence.image_features(model.vlm, image) for _ in range(config.num_views)], dim=1)
+            words = torch.zeros(1, config.language_max_length, dtype=torch.long)
+            main, aux = florence.with_words(model.vlm, views, words)
         with FlopCounterMode(display=False) as policy:
             model.predict(
                 domain_id=torch.zeros(1, dtype=torch.long),
