@@ -32,11 +32,18 @@ def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
     assert entries(tmp_path / "a") == ["b.json"]
 
 
-@pytest.mark.parametrize("text", ["{", '{"a": }', "\xff", "[" * 100_000])
+@pytest.mark.parametrize("text", ["{", '{"a": }', '{"a": NaN}', "[-Infinity]", "\xff", "[" * 100_000])
 def test_unreadable_json_is_an_error_that_names_the_file(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(XvlaError, match=r"x\.json"):
         files.read_json(tmp_path / "x.json")
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "null", '"a"'])
+def test_json_that_is_no_mapping_is_an_error_where_one_is_needed(tmp_path: Path, text: str) -> None:
+    (tmp_path / "stats.json").write_text(text)
+    with pytest.raises(XvlaError, match=r"stats\.json: expected a mapping of fields"):
+        files.read_mapping(tmp_path / "stats.json")
 
 
 @pytest.mark.parametrize("stop", [RuntimeError, KeyboardInterrupt])

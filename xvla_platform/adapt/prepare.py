@@ -9,7 +9,7 @@ from xvla_platform.data.reader import DatasetReader
 from xvla_platform.errors import XvlaError
 from xvla_platform.platform.bases import ResolvedBase, resolve_base
 from xvla_platform.platform.embodiments import open_data
-from xvla_platform.platform.files import read_json, real_path
+from xvla_platform.platform.files import read_mapping, real_path
 from xvla_platform.platform.records import load_embodiment, plugin_folder
 from xvla_platform.platform.workspace import Workspace
 from xvla_platform.specs.records import EmbodimentRecord
@@ -53,4 +53,4 @@ def open_demonstrations(workspace: Workspace, record: EmbodimentRecord, data: Pa
 def statistics_of(workspace: Workspace, name: str) -> dict[str, object]:
     """`stats.json` of a registered embodiment."""
     load_embodiment(workspace, name)
-    return dict(read_json(workspace.embodiments / name / "stats.json"))
+    return dict(read_mapping(workspace.embodiments / name / "stats.json"))

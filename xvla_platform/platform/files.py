@@ -57,13 +57,21 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Parse a JSON file; every way in which it can be unreadable is an `XvlaError`."""
+    """Parse a JSON file; every way in which it can be unreadable is an `XvlaError`, NaN and infinity among them."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
     except FileNotFoundError:
         raise XvlaError("file not found", file=path) from None
     except (OSError, ValueError, RecursionError) as error:
         raise XvlaError(f"is not readable JSON: {error}", file=path) from None
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """A JSON file that holds names and values; anything else is an `XvlaError`."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise XvlaError("expected a mapping of fields", file=path, found=type(value).__name__)
+    return value
 
 
 def entries(folder: Path) -> list[Path]:
@@ -166,6 +174,10 @@ def remove_leftovers(folder: Path) -> None:
             shutil.rmtree(entry, ignore_errors=True)
         else:
             entry.unlink(missing_ok=True)
+
+
+def _no_constant(word: str) -> None:
+    raise ValueError(f"{word} is no number of JSON")
 
 
 def _concerns(error: OSError, target: Path) -> bool:

@@ -25,7 +25,7 @@ from xvla_platform.modelling.xvla import XVLA
 from xvla_platform.platform.artifact import load_manifest, load_record
 from xvla_platform.platform.bases import ResolvedBase
 from xvla_platform.platform.embodiments import base_space
-from xvla_platform.platform.files import read_json
+from xvla_platform.platform.files import read_mapping
 from xvla_platform.policy.accepted import check_images, check_state, check_words
 from xvla_platform.policy.adapter import attach, read_adapter
 from xvla_platform.policy.mode import Mode
@@ -203,6 +203,6 @@ def load_policy(folder: Path, *, base: ResolvedBase, device: Any = "cpu", sample
         load_into(model, folder)
     attach(model, read_adapter(folder), record.slot.domain_id, folder)
     processor = Processor.from_folder(base.folder, model.config).for_robot(record.spec)
-    statistics = read_json(folder / "stats.json")
+    statistics = read_mapping(folder / "stats.json")
     binding = Binding(record.spec, base_space(base), record.rotation_layout, statistics, folder=folder)
     return Policy(model.eval(), processor, binding, record, sampler)
