@@ -129,6 +129,12 @@ def test_steps_run_in_processes_and_are_kept(here: Run, tmp_path: Path, monkeypa
     assert again["cells"] == cells
     assert again["ratios"] == found["ratios"]
     assert [path.name for path in tmp_path.iterdir()] == ["bench.json"]
+    # Ratios are of one machine: what another one measured is refused, and stays.
+    elsewhere = json.loads((tmp_path / "bench.json").read_text())
+    elsewhere["machine"]["processor"] = "another"
+    (tmp_path / "bench.json").write_text(text := json.dumps(elsewhere))
+    assert "found processor another" in one_line_error(here(*words[:-1], cwd=tmp_path))
+    assert (tmp_path / "bench.json").read_text() == text
 
 
 def test_misuse_is_one_line(here: Run, tmp_path: Path) -> None:

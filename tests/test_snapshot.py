@@ -1,11 +1,13 @@
-"""A restored optimiser goes on as the one that was saved, on either device."""
+"""Checkpoints: which is the newest, which weights are kept, and an optimiser that goes on as the one that was saved."""
 
+import math
 from pathlib import Path
 
 import pytest
 import torch
 
-from xvla_platform.adapt.snapshot import load_newest, restore, save_snapshot
+from xvla_platform.adapt.keeping import keep_weights, new_state
+from xvla_platform.adapt.snapshot import load_newest, restore, save_snapshot, snapshots
 from xvla_platform.adapt.trainables import Trainable
 
 
@@ -50,3 +52,43 @@ def test_a_restored_optimiser_goes_on(tmp_path: Path, fused: bool) -> None:
 def test_the_step_lies_where_the_optimiser_counts(tmp_path: Path, fused: bool) -> None:
     """A fused AdamW refuses a step counter on the CPU beside a parameter on the GPU."""
     assert _there_and_back(tmp_path, "cuda", fused).type == ("cuda" if fused else "cpu")
+
+
+def test_checkpoints_are_told_apart_by_their_numbers(tmp_path: Path) -> None:
+    """The tenth stage is later than the second, though its name comes before it."""
+    parameter = torch.nn.Parameter(torch.zeros(2))
+    trainable = Trainable(name="rows", group="soft_prompts", parameter=parameter, decay=True)
+    optimizer = torch.optim.AdamW([parameter])
+    for stage in (2, 10):
+        save_snapshot(
+            tmp_path, stage=stage, step=4, trainables=[trainable], optimizer=optimizer, state={}, best={}, average={}
+        )
+    assert [path.name.split("-")[1] for path in snapshots(tmp_path)] == ["2", "10"]
+    newest = load_newest(tmp_path)
+    assert newest is not None
+    assert newest.stage == 10
+
+
+@pytest.mark.parametrize("robots", [("one",), ("one", "two")])
+def test_an_error_that_is_no_number_is_never_the_best(robots: tuple[str, ...]) -> None:
+    """What is measured first is kept whatever it is; after that only a number can be better."""
+    trainables = [
+        Trainable(name=robot, group="soft_prompts", parameter=torch.nn.Parameter(torch.zeros(1)), decay=True)
+        for robot in robots
+    ]
+    state, kept, steps = new_state(), {}, []
+    for done, error in enumerate((math.nan, 2.0, math.nan, 3.0, 1.0, math.inf)):
+        for trainable in trainables:
+            trainable.parameter.data.fill_(done)
+        keep_weights(
+            dict.fromkeys(robots, error),
+            done,
+            which="best",
+            trainables=trainables,
+            owners={robot: robot for robot in robots},
+            state=state,
+            kept=kept,
+        )
+        steps.append(state["best_step"]["one"])
+        assert all(float(tensor) == steps[-1] for tensor in kept.values())
+    assert steps == [0, 1, 1, 1, 4, 4]

@@ -124,7 +124,7 @@ def as_prompt(text: str, where: str) -> PromptSpec:
     """`nearest`, `mean`, `random`, `mixture` or `copy:ID`, which the user wrote at `where`, as a start."""
     allowed = "nearest, mean, random, mixture, copy:ID"
     name, colon, number = text.partition(":")
-    if name == "copy" and number.isdigit():
+    if name == "copy" and number.isdecimal():
         return PromptSpec(init="copy", copy_from=int(number))
     if colon or name not in ("nearest", "mean", "random", "mixture"):
         raise XvlaError("is no start of a slot", field=where, found=text, allowed=allowed)

@@ -39,12 +39,23 @@ def keep_weights(
     if which == "last":
         better = set(errors)
     elif apart:
-        better = {robot for robot, error in errors.items() if not error >= state["best_error"].get(robot, math.inf)}
+        better = {robot for robot, error in errors.items() if _better([error], [state["best_error"].get(robot)])}
     else:
-        before = [state["best_error"].get(robot, math.inf) for robot in errors]
-        better = set() if sum(errors.values()) >= sum(before) else set(errors)
+        before = [state["best_error"].get(robot) for robot in errors]
+        better = set(errors) if _better(list(errors.values()), before) else set()
     state["best_error"] = {robot: errors[robot] if robot in better else state["best_error"][robot] for robot in errors}
     state["best_step"] = {robot: done if robot in better else state["best_step"][robot] for robot in errors}
     for trainable in trainables:
         if owners[trainable.name] in better if apart else better:
             kept[trainable.name] = trainable.parameter.detach().clone()
+
+
+def _better(errors: Sequence[float], before: Sequence[float | None]) -> bool:
+    """Whether the sum of errors fell, or is the first; an error that is no number is above all others."""
+    known = [error for error in before if error is not None]
+    return len(known) < len(errors) or _sum(errors) < _sum(known)
+
+
+def _sum(errors: Sequence[float]) -> float:
+    total = sum(errors)
+    return math.inf if math.isnan(total) else total

@@ -83,7 +83,7 @@ def _refuse_strangers(joined: int | None) -> None:
         return
     for name, launcher in COUNTS.items():
         count = told.get(name, "1")
-        if count.isdigit() and int(count) > 1 and "WORLD_SIZE" not in told:
+        if count.isdecimal() and int(count) > 1 and "WORLD_SIZE" not in told:
             raise _lonely(name, f"{count} processes by {launcher}, which do not know where to meet")
     if "ACCELERATE_MIXED_PRECISION" in told and "MASTER_ADDR" in told and "WORLD_SIZE" not in told:
         # On CPUs `accelerate launch --num_processes N` starts one process, and says nothing.

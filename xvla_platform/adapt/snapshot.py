@@ -8,6 +8,7 @@ keep and a resumed run repeats the uninterrupted one bit for bit.
 import contextlib
 import json
 import logging
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from xvla_platform.platform.files import atomic_folder, sha256_file, write_text
 
 log = logging.getLogger(__name__)
 KEEP = 2
+_NAME = re.compile(r"^stage-(\d+)-step-(\d+)$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +88,9 @@ def save_snapshot(
 
 def snapshots(folder: Path) -> list[Path]:
     """Snapshot folders, oldest first."""
-    return sorted(path for path in folder.glob("stage-*-step-*") if path.is_dir())
+    found = ((_NAME.match(path.name), path) for path in folder.glob("stage-*-step-*") if path.is_dir())
+    numbered = {path: (int(match[1]), int(match[2])) for match, path in found if match}
+    return sorted(numbered, key=lambda path: numbered[path])
 
 
 def load_newest(folder: Path) -> Snapshot | None:

@@ -156,4 +156,5 @@ def new_work(
 
 
 def _folders(root: Path) -> list[Path]:
-    return sorted(path for path in root.glob("sweep-*") if path.name.removeprefix("sweep-").isdigit())
+    found = [path for path in root.glob("sweep-*") if path.name.removeprefix("sweep-").isdecimal()]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("sweep-")))

@@ -238,14 +238,16 @@ def _continued(out: Path, settings: Settings) -> dict[str, Any]:
     if not out.is_file():
         return fresh
     known = read_json(out)
-    found = {key: known.get(key) for key in ("schema_version", *settings.fixed)}
-    wanted = {"schema_version": SCHEMA, **settings.fixed}
-    if found != wanted:
+    # Ratios are of one run: cells of another machine, or of other libraries, are no part of it.
+    found = {key: known.get(key) for key in ("schema_version", "version", *settings.fixed)} | known.get("machine", {})
+    wanted = {key: fresh[key] for key in ("schema_version", "version", *settings.fixed)} | fresh["machine"]
+    other = [key for key in wanted if found.get(key) != wanted[key]]
+    if other:
         raise XvlaError(
-            "holds results of other settings",
+            "holds results of other settings, or of another machine",
             file=out,
-            found=", ".join(f"{key} {value}" for key, value in found.items()),
-            allowed=", ".join(f"{key} {value}" for key, value in wanted.items()),
+            found=", ".join(f"{key} {found.get(key)}" for key in other),
+            allowed=", ".join(f"{key} {wanted[key]}" for key in other),
             hint="give --out another name, or remove the file",
         )
     return {**fresh, "flops": known["flops"], "cells": known["cells"]}

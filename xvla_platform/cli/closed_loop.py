@@ -266,7 +266,7 @@ def run_folder(parent: Path, wanted: dict[str, Any]) -> Path:
     before = {
         int(path.name.rsplit("-", 1)[1]): path
         for path in parent.glob("closed-loop-*")
-        if path.name.rsplit("-", 1)[1].isdigit()
+        if path.name.rsplit("-", 1)[1].isdecimal()
     }
     for _, path in sorted(before.items(), reverse=True):
         if (path / RESULTS).is_file() or not (path / SETTINGS).is_file():

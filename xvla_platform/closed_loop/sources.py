@@ -192,7 +192,7 @@ def _rows(
         init = record.spec.name if record.spec.name in names else "nearest"
     if init in names:
         return names[init]
-    if init.isdigit() and int(init) in base.used_domains:
+    if init.isdecimal() and int(init) in base.used_domains:
         return int(init)
     if init not in STARTS:
         raise XvlaError("no such rows", field="init", found=init, allowed=[*STARTS, *names])
