@@ -72,6 +72,21 @@ def test_accelerate_that_starts_one_of_several_is_refused(tmp_path: Path) -> Non
     assert "--num_processes" in result.stderr
 
 
+def test_a_launch_whose_other_process_never_comes_ends_with_one_line(tmp_path: Path) -> None:
+    """After the time that is set; a wrong time is one line, too."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    env = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    words = ("-m", "xvla_platform", *ADAPT)
+    result = as_launched(tmp_path, {**env, "XVLA_TIMEOUT_MINUTES": "0.05"}, *words)
+    assert result.returncode == 2
+    assert "error: a process of this launch waited in vain for the others" in result.stderr
+    assert "Traceback" not in result.stderr
+    result = as_launched(tmp_path, {**env, "XVLA_TIMEOUT_MINUTES": "soon"}, *words)
+    assert "found soon; allowed: minutes above 0" in one_line_error(result)
+
+
 def test_the_first_fsdp_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Never run whole, or melted together, where shards were asked for."""
     env = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "1"}

@@ -5,11 +5,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 
 from xvla_platform.adapt.spread import launched_kind
 from xvla_platform.errors import XvlaError
@@ -24,6 +25,8 @@ COUNTS = {
     "PMI_SIZE": "mpirun",
     "MV2_COMM_WORLD_SIZE": "mpirun",
 }
+TIMEOUT = "XVLA_TIMEOUT_MINUTES"
+MOST_MINUTES = 100_000
 LINGER_S = 5.0  # a launcher ends all processes when one does: the first one must have said its line by then
 Answer = TypeVar("Answer")
 
@@ -41,10 +44,24 @@ def make_accelerator(*, together: bool = False) -> Accelerator:
     precision = "bf16" if cuda and has_bf16(torch.device("cuda")) else "no"
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         _watch_launcher()
-    accelerator = Accelerator(mixed_precision=precision, cpu=not cuda)
+    patience = InitProcessGroupKwargs(timeout=timedelta(minutes=_minutes()))
+    accelerator = Accelerator(mixed_precision=precision, cpu=not cuda, kwargs_handlers=[patience])
     if together or "WORLD_SIZE" in os.environ:
         _refuse_strangers(joined=accelerator.num_processes)
     return accelerator
+
+
+def _minutes() -> float:
+    """How long processes wait for each other; one that decodes or encodes keeps the others waiting, too."""
+    stated = os.environ.get(TIMEOUT, "60")
+    try:
+        minutes = float(stated)
+    except ValueError:
+        minutes = 0.0
+    if not 0.0 < minutes <= MOST_MINUTES:
+        allowed = f"minutes above 0, at most {MOST_MINUTES}"
+        raise XvlaError("how long processes wait for each other", field=TIMEOUT, found=stated, allowed=allowed)
+    return minutes
 
 
 def machine_of(accelerator: Accelerator) -> str:

@@ -75,6 +75,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         hint = resume_hint(words)
         _report(f"interrupted; {hint}", {"error": "interrupted", "hint": hint}, words)
         sys.exit(130)
+    except RuntimeError as error:
+        if "WORLD_SIZE" not in os.environ or "timed out" not in str(error).lower():
+            raise
+        line = "a process of this launch waited in vain for the others; XVLA_TIMEOUT_MINUTES says how long they wait"
+        _report(line, {"error": line}, words)
+        sys.exit(2)
     except BrokenPipeError:
         # The reader (`| head`) has seen enough; give the interpreter's last flush somewhere to go.
         sys.stdout = open("/dev/null", "w")  # noqa: SIM115
