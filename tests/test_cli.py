@@ -66,6 +66,18 @@ def test_paths_that_no_disk_can_follow_are_one_line(place: Path, here: Run) -> N
     assert "registry: cannot be read: not a directory" in one_line_error(here("list", cwd=place))
 
 
+def test_what_was_meant_is_said(place: Path, here: Run) -> None:
+    """No command is the help, a misspelt one is told its neighbours, an unknown robot those that there are."""
+    bare = here(cwd=place)
+    assert bare.returncode == 2
+    assert "error" not in bare.stderr
+    assert "  add-embodiment  " in bare.stderr
+    assert "did you mean adapt?" in one_line_error(here("adpt", cwd=place))
+    assert "there are init, new-plugin, check" in one_line_error(here("xyzzy", cwd=place))
+    assert "found nope; allowed: my_arm" in one_line_error(here("check", "nope", cwd=place))
+    assert "found nope; allowed: my_arm" in one_line_error(here("add-embodiment", "nope", cwd=place))
+
+
 BAD_FIELDS: list[tuple[str, tuple[Any, ...], Any, str]] = [
     ("missing field", ("control_hz",), None, "plugin.yaml: control_hz: required field is missing"),
     ("unknown field", ("controll_hz",), 10, "controll_hz: unknown field; allowed: action, cameras, control_hz"),

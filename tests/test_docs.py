@@ -204,7 +204,7 @@ def test_an_installed_robot(xvla: Any, workspace: Any, robot: dict[str, Any], tm
     result = xvla(*words, cwd=workspace.root, env=environment)
     assert result.returncode == 0, result.stderr
     assert "wrote embodiments/acme_arm" in result.stdout
-    assert "no installed robot of that name" in one_line_error(xvla(*words, cwd=workspace.root))
+    assert "no robot of this workspace and no installed one" in one_line_error(xvla(*words, cwd=workspace.root))
 
 
 @pytest.fixture(scope="module")

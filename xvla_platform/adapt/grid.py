@@ -4,6 +4,7 @@ In: names and values, and how the plan is chosen otherwise. Out: cells. A value 
 where nothing follows the prompt-only stage) is left out there, and cells that are equal then are one.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -142,7 +143,10 @@ def _value(text: str) -> Value:
         return text == "true"
     for kind in (int, float):
         try:
-            return kind(text)
+            value: float = kind(text)
         except ValueError:
             continue
+        if not math.isfinite(value):
+            raise XvlaError("is no finite number", field="--grid", found=text)
+        return value
     return text

@@ -185,6 +185,20 @@ def plugin_of(place: "Workspace", source: str) -> "str | Path":
     named = place.plugins / source
     if not Path(source).expanduser().exists() and Path(source).name == source and (named / "plugin.yaml").is_file():
         return named
+    if Path(source).name == source and not Path(source).expanduser().exists():
+        from xvla_platform.errors import XvlaError
+        from xvla_platform.platform.files import entries
+        from xvla_platform.platform.plugins import installed_embodiments
+
+        installed = installed_embodiments()
+        if source not in installed:
+            own = [folder.name for folder in entries(place.plugins) if (folder / "plugin.yaml").is_file()]
+            raise XvlaError(
+                "is no folder, no robot of this workspace and no installed one",
+                field="PLUGIN",
+                found=source,
+                allowed=[*own, *sorted(installed)] or "the path of a folder with plugin.yaml",
+            )
     return source
 
 

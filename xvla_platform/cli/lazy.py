@@ -4,6 +4,7 @@ In: a table of name to `module:attribute` and one line of help. Out: a `click.Gr
 add through `register_commands` join it when the listing is asked for, or when a name is in no table.
 """
 
+import difflib
 import importlib
 from typing import NamedTuple
 
@@ -36,6 +37,17 @@ class LazyGroup(click.Group):
         if cmd_name not in self.commands:
             self._contribute()
         return self.commands.get(cmd_name)
+
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(context, args)
+        except click.UsageError as error:
+            names = self.list_commands(context)
+            near = difflib.get_close_matches(args[0], names, n=2)
+            meant = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names)}"
+            raise click.UsageError(f"no such command: {args[0]}; {meant}", ctx=error.ctx or context) from None
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         rows = [(name, self._help_line(name)) for name in self.list_commands(context)]

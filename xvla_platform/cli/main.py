@@ -117,6 +117,9 @@ def _report(line: str, details: dict[str, object], words: Sequence[str]) -> None
 
 
 def _report_misuse(error: click.ClickException, words: Sequence[str]) -> None:
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        click.echo(error.format_message(), err=True)  # the help, as it is laid out
+        return
     line = " ".join(error.format_message().split())
     context = getattr(error, "ctx", None)
     if context is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from xvla_platform.errors import XvlaError
 from xvla_platform.platform.artifact import MANIFEST_NAME
-from xvla_platform.platform.files import atomic_folder
+from xvla_platform.platform.files import atomic_folder, entries
 from xvla_platform.platform.hookspecs import PushReceipt, PushRequest
 
 
@@ -55,7 +55,7 @@ def pull(location: str, revision: str | None, destination: Path) -> str | None:
 
 
 def _versions(folder: Path) -> dict[int, Path]:
-    paths = folder.glob("v*") if folder.is_dir() else ()
+    paths = entries(folder) if folder.is_dir() else ()
     return dict(sorted((int(p.name[1:]), p) for p in paths if re.fullmatch(r"v[1-9]\d{0,8}", p.name)))
 
 
