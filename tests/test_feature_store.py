@@ -21,7 +21,7 @@ COUNT = 5 * BLOCK + 7
 
 def key(**changes: object) -> StoreKey:
     values = {"base": "b", "data": "d", "transform": {"size": [32, 32]}, "rows": "r", "count": COUNT}
-    return StoreKey(**{**values, "dtype": "float32", **changes})  # type: ignore[arg-type]
+    return StoreKey(**{**values, "dtype": "float32", "kernels": "torch", **changes})  # type: ignore[arg-type]
 
 
 def features(rows: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -113,7 +113,14 @@ def test_a_truncated_file_is_made_again(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"base": "c"}, {"data": "e"}, {"transform": {"size": [64, 64]}}, {"rows": "s"}, {"dtype": "bfloat16"}],
+    [
+        {"base": "c"},
+        {"data": "e"},
+        {"transform": {"size": [64, 64]}},
+        {"rows": "s"},
+        {"kernels": "other"},
+        {"dtype": "bfloat16"},
+    ],
 )
 def test_whatever_features_depend_on_gets_a_store_of_its_own(change: dict[str, object]) -> None:
     assert key(**change).digest != key().digest

@@ -12,7 +12,10 @@ from conftest import one_line_error
 
 from xvla_platform.adapt.grid import parse_grid, plan_cells
 from xvla_platform.adapt.stage_store import stage_key
+from xvla_platform.adapt.sweep import start_sweep, unfinished_sweep
 from xvla_platform.errors import XvlaError
+from xvla_platform.platform.records import load_embodiment
+from xvla_platform.platform.workspace import Workspace
 
 ADAPTER = "adapter_model.safetensors"
 SHORT = ("--steps", "6", "--batch-size", "4")
@@ -108,6 +111,20 @@ def test_a_refused_sweep_leaves_nothing(place: Path, here: Any) -> None:
     assert "no such slot to copy" in one_line_error(here(*sweep, "--grid", "init=copy:99", cwd=place))
     assert "no interrupted sweep" in one_line_error(here("sweep", "--embodiment", "my_arm", "--resume", cwd=place))
     assert not list((place / "runs").glob("my_arm/*"))
+
+
+def test_a_sweep_is_of_one_declaration(place: Path) -> None:
+    """What was registered anew in between is not gone on with: its cells could not be compared with the others."""
+    workspace = Workspace(root=place)
+    record = load_embodiment(workspace, "my_arm")
+    begun = start_sweep(workspace, record, None, cells("alpha=4,8"), "auto")
+    try:
+        assert unfinished_sweep(workspace, record) == begun
+        edited = record.model_copy(update={"plugin_sha256": "0" * 64})
+        with pytest.raises(XvlaError, match="was begun before 'my_arm' was registered as it is now"):
+            unfinished_sweep(workspace, edited)
+    finally:
+        shutil.rmtree(begun.folder)
 
 
 @pytest.mark.slow

@@ -50,6 +50,7 @@ class StoreKey:
         rows: sha256 over the (episode, frame) of every row.
         count: Rows.
         dtype: How numbers are kept: `float32`, or `bfloat16` where the encoder computes in it.
+        kernels: What rounds them: versions of the libraries, kind of device and its instructions.
     """
 
     base: str
@@ -58,6 +59,7 @@ class StoreKey:
     rows: str
     count: int
     dtype: str
+    kernels: str
 
     @property
     def digest(self) -> str:

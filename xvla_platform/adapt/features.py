@@ -124,6 +124,7 @@ def stored_features(
         rows=hashlib.sha256(rows.tobytes()).hexdigest(),
         count=len(samples),
         dtype="bfloat16" if has_bf16(device) else "float32",
+        kernels=_kernels(device),
     )
 
     def encode_rows(model: XVLA, wanted: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -133,6 +134,14 @@ def stored_features(
         return encode_batch(model, frames, source.tokens[source.instruction_of[chosen]], processor, jitter, factors)
 
     return Stored(store=FeatureStore(root / key.digest, key), encode=encode_rows)
+
+
+def _kernels(device: torch.device) -> str:
+    """What decides how features are rounded; other machines of a shared folder may differ in it."""
+    import transformers
+
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+    return f"torch {torch.__version__}, transformers {transformers.__version__}, {device.type} {where}"
 
 
 def _transform(record: EmbodimentRecord, processor: Processor, source: Source) -> dict[str, Any]:

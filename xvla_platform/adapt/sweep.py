@@ -34,6 +34,7 @@ class Sweep:
     name: str
     cells: tuple[Cell, ...]
     features: str
+    record: dict[str, Any]
 
     @property
     def runs(self) -> dict[str, str]:
@@ -57,9 +58,11 @@ class Sweep:
         write_json(self.folder / STATE, read_json(self.folder / STATE) | changes)
 
 
-def start_sweep(workspace: Workspace, robot: str, name: str | None, cells: Sequence[Cell], features: str) -> Sweep:
+def start_sweep(
+    workspace: Workspace, record: EmbodimentRecord, name: str | None, cells: Sequence[Cell], features: str
+) -> Sweep:
     """A new sweep folder."""
-    root = runs_of(workspace, [robot])
+    root = runs_of(workspace, [record.spec.name])
     number = max((int(path.name.removeprefix("sweep-")) for path in _folders(root)), default=0) + 1
     folder = root / f"sweep-{number:03d}"
     with os_errors(folder):
@@ -69,6 +72,7 @@ def start_sweep(workspace: Workspace, robot: str, name: str | None, cells: Seque
         "name": name or folder.name,
         "status": "running",
         "features": features,
+        "record": record.model_dump(mode="json"),
         "cells": [{"values": cell.values, "plan": cell.plan.model_dump(mode="json")} for cell in cells],
         "runs": {},
     }
@@ -76,12 +80,22 @@ def start_sweep(workspace: Workspace, robot: str, name: str | None, cells: Seque
     return open_sweep(folder)
 
 
-def unfinished_sweep(workspace: Workspace, robot: str) -> Sweep:
-    """The newest sweep of a robot that has not finished; none is an error."""
-    root = runs_of(workspace, [robot])
+def unfinished_sweep(workspace: Workspace, record: EmbodimentRecord) -> Sweep:
+    """The newest sweep of a robot that has not finished; none is an error, and so is one of another declaration, data
+    or base: its cells could not be compared.
+    """
+    root = runs_of(workspace, [record.spec.name])
     for folder in reversed(_folders(root)):
         if (folder / STATE).is_file() and read_json(folder / STATE)["status"] == "running":
-            return open_sweep(folder)
+            found = open_sweep(folder)
+            if found.record != record.model_dump(mode="json"):
+                raise XvlaError(
+                    f"was begun before '{record.spec.name}' was registered as it is now",
+                    file=folder,
+                    field="--resume",
+                    hint="start the sweep anew without --resume",
+                )
+            return found
     raise XvlaError("no interrupted sweep to resume", file=root, hint="start one without --resume")
 
 
@@ -92,7 +106,7 @@ def open_sweep(folder: Path) -> Sweep:
     cells = tuple(
         Cell(values=cell["values"], plan=validate_model(AdaptationPlan, cell["plan"], file)) for cell in data["cells"]
     )
-    return Sweep(folder=folder, name=data["name"], cells=cells, features=data["features"])
+    return Sweep(folder=folder, name=data["name"], cells=cells, features=data["features"], record=data["record"])
 
 
 @dataclass(frozen=True, kw_only=True)

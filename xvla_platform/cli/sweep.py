@@ -70,12 +70,12 @@ def sweep(
         """Everything that can be refused, on the first process; then the sweep's folder."""
         record = load_embodiment(place, embodiment)
         if resume:
-            found = unfinished_sweep(place, embodiment)
+            found = unfinished_sweep(place, record)
             _announce(place, record, list(found.cells), machine, accelerator)
             return record, found, list(found.cells)
         label, cells = _cells(place, record, file, grids, name, choices, accelerator.num_processes)
         _announce(place, record, cells, machine, accelerator)
-        return record, None if dry_run else start_sweep(place, embodiment, label, cells, features), cells
+        return record, None if dry_run else start_sweep(place, record, label, cells, features), cells
 
     record, found, cells = on_first(accelerator, prepare)
     if not dry_run:
