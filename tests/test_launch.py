@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from adapt_cli_helpers import ADAPT, write_plan
 from adapt_helpers import command, write_place
@@ -85,6 +86,54 @@ def test_a_launch_whose_other_process_never_comes_ends_with_one_line(tmp_path: P
     assert "Traceback" not in result.stderr
     result = as_launched(tmp_path, {**env, "XVLA_TIMEOUT_MINUTES": "soon"}, *words)
     assert "found soon; allowed: minutes above 0" in one_line_error(result)
+
+
+RANK = """
+import os, sys
+import xvla_platform
+print(os.getpid(), flush=True)
+sys.stdin.readline()
+from xvla_platform.adapt.launch import make_accelerator
+make_accelerator(together=True)
+"""
+LAUNCHER = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
+
+
+def test_a_process_whose_launcher_dies_while_it_starts_ends() -> None:
+    """Killed while the process still imports: it would wait where processes meet, for an hour."""
+    meeting = {
+        "WORLD_SIZE": "2",
+        "RANK": "1",
+        "LOCAL_RANK": "1",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": free_port(),
+    }
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", LAUNCHER, RANK],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", **meeting},
+    )
+    assert launcher.stdin is not None
+    assert launcher.stdout is not None
+    rank = psutil.Process(int(launcher.stdout.readline()))
+    launcher.kill()
+    launcher.wait()
+    launcher.stdin.write("\n")
+    launcher.stdin.close()
+    launcher.stdout.close()
+    try:
+        rank.wait(timeout=60)
+    finally:
+        if rank.is_running():
+            rank.kill()
+
+
+def free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
 
 
 def test_the_first_fsdp_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 
+from xvla_platform import STARTED_BY
 from xvla_platform.adapt.spread import launched_kind
 from xvla_platform.errors import XvlaError
 from xvla_platform.modelling.precision import has_bf16
@@ -72,12 +73,12 @@ def machine_of(accelerator: Accelerator) -> str:
 def _watch_launcher() -> None:
     """End this process soon after the one that started it.
 
-    A killed launcher ends nobody, and a run that goes on unseen would write beside the one that is resumed.
+    A killed launcher ends nobody, and a run that goes on unseen would write beside the one that is resumed, or wait for
+    an hour where processes meet.
     """
-    parent = os.getppid()
 
     def watch() -> None:
-        while os.getppid() == parent:
+        while os.getppid() == STARTED_BY:
             time.sleep(WATCH_S)
         os._exit(1)
 
