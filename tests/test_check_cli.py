@@ -86,7 +86,7 @@ def test_warnings_count_only_when_strict_and_what_is_ignored_does_not(place: Pat
 def test_misuse_is_one_line(place: Path, here: Run) -> None:
     assert "unknown code" in one_line_error(here("check", "plugins/my_arm", "--ignore", "XV999", cwd=place))
     assert "unknown code" in one_line_error(here("check", "--explain", "units", cwd=place))
-    assert "no such folder" in one_line_error(here("check", "your_arm", cwd=place))
+    assert "found your_arm; allowed: my_arm" in one_line_error(here("check", "your_arm", cwd=place))
     assert "name a plugin" in one_line_error(here("check", cwd=place))
     misspelt = here("add-embodiment", "plugins/my_arm", "--accept", "XV22", cwd=place)
     assert "--accept: unknown code" in one_line_error(misspelt)

@@ -176,7 +176,7 @@ def test_yaml_that_is_none_or_a_bomb_is_one_line(here: Run, place: Path, text: s
         (("adapt", "--embodiment", "my_arm", "--feature-budget", "nan"), "'--feature-budget': nan is no finite number"),
         (("bench", "--peak", "nan"), "'--peak': nan is no finite number"),
         (("push", "--to", ""), "--to: is empty"),
-        (("no-such-command",), "No such command"),
+        (("no-such-command",), "no such command: no-such-command; there are init"),
         (("list", "--nonsense"), "No such option"),
     ],
 )
