@@ -224,3 +224,9 @@ def smooth_image(size: int, seed: int) -> np.ndarray:
     coarse = generator.integers(0, 256, (8, 8, 3), dtype=np.uint8)
     image = np.asarray(Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC)).astype(float)
     return (image + generator.normal(0, 2, image.shape)).clip(0, 255).astype(np.uint8)
+
+
+def generated(model: XVLA, batch: dict[str, Any], **options: Any) -> Tensor:
+    """A chunk of the model for a `small_batch`."""
+    inputs = {name: batch[name] for name in ("domain_id", "features", "proprio", "noise")}
+    return model.generate(**inputs, **options)

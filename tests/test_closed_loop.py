@@ -15,12 +15,8 @@ import pytest
 from closed_loop_helpers import MakesSeer, MakesTable, Seer, dot_spec, page_files, write_dot_arm
 from conftest import REPOSITORY
 
-from xvla_platform.closed_loop.conditions import OWN, Condition, Material
-from xvla_platform.closed_loop.effects import closed_loop_effects, verdicts
 from xvla_platform.closed_loop.evaluate import evaluate_closed_loop, read_episodes
 from xvla_platform.closed_loop.execution import Execution
-from xvla_platform.closed_loop.intervals import paired_difference, wilson
-from xvla_platform.closed_loop.wrong_words import without_another, wrong_command
 from xvla_platform.errors import XvlaError
 
 
@@ -32,41 +28,6 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def env(plugin: Path) -> Any:
     return MakesTable(plugin)()
-
-
-def test_wilson_gives_published_intervals() -> None:
-    """Newcombe 1998, table I, method 3 (81/263, 15/148, 0/20, 1/29)."""
-    for successes, episodes, low, high in ((81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0, 0.1611)):
-        assert wilson(successes, episodes) == pytest.approx((low, high), abs=5e-5)
-    assert wilson(1, 29) == pytest.approx((0.0061, 0.1718), abs=5e-5)
-
-
-def test_a_paired_interval_covers_as_often_as_it_says() -> None:
-    """Of 60 experiments with a true difference of 0.2, about 95 % hold it; frames of an episode count as one draw."""
-    rng = np.random.default_rng(0)
-    held = 0
-    for trial in range(60):
-        episodes = np.repeat(np.arange(40), 10)
-        shift = 0.2 + rng.normal(0, 1, 40)[episodes] + rng.normal(0, 0.1, 400)
-        own = rng.normal(0, 1, 400)
-        _, low, high = paired_difference(own, own + shift, episodes, seed=trial)
-        held += low <= 0.2 <= high
-    assert 52 <= held <= 60
-    # Ten frames an episode that shift together are no ten draws: taken as such they would seem three times as sure.
-    _, naive_low, naive_high = paired_difference(own, own + shift)
-    assert high - low > 2.5 * (naive_high - naive_low)
-
-
-def test_no_changed_outcome_is_not_certainty() -> None:
-    """Ten of ten pairs alike leave room for a difference; fifty leave less."""
-    for count in (10, 50):
-        mean, low, high = paired_difference(np.ones(count), np.ones(count))
-        assert (mean, high) == (0.0, pytest.approx(wilson(0, count)[1]))
-        assert low == -high
-        mean, low, high = paired_difference(np.zeros(count), np.ones(count))
-        assert (mean, low, high) == (1.0, pytest.approx(wilson(count, count)[0]), 1.0)
-    frames = np.linspace(0.1, 0.2, 5)
-    assert paired_difference(frames, frames + 1, np.zeros(5))[1:] == (-np.inf, np.inf), "one episode alone"
 
 
 def test_success_time_and_approach_are_the_environments(env: Any) -> None:
@@ -93,64 +54,6 @@ def test_the_pages_lines_count(
     exec(compile(page_files()["count.py"], "count.py", "exec"), {"policy": Seer(), "env": env})
     assert "50/50" in capsys.readouterr().out
     assert (tmp_path / "runs" / "mine" / "episodes.jsonl").is_file()
-
-
-def test_each_condition_takes_what_it_says(env: Any) -> None:
-    """Black: nothing is found. Frozen: discs stand still, so nothing is lost. Wrong words: another disc."""
-    conditions = [
-        OWN,
-        *(Condition(input="vision", kind=kind, camera="top") for kind in ("black", "frozen", "mean")),
-        *(Condition(input="language", kind=kind) for kind in ("wrong", "empty")),
-    ]
-    material = Material(mean_images={"top": np.full((64, 64, 3), 90, dtype=np.uint8)})
-    result = evaluate_closed_loop(
-        Seer(), env, tasks=["reach"], episodes=12, conditions=conditions, material=material, time_limit_s=3.0
-    )
-    rates = {name: result.summary(name).success.rate for name in result.conditions}
-    assert rates["own"] == rates["vision: top frozen"] == 1.0
-    assert rates["vision: top black"] == rates["vision: top mean"] == rates["language: empty"] == 0.0
-    assert rates["language: wrong"] == 0.0
-    assert result.summary("language: wrong").approached.rate == 0.0
-    effects = {effect.condition: effect for effect in closed_loop_effects(result, conditions)}
-    assert effects["vision: top black"].says == effects["language: wrong"].says == "hurts"
-    assert effects["vision: top frozen"].says == "no difference shown"
-    said = verdicts(list(effects.values()))
-    assert said["vision"].startswith("vision matters: vision: top")
-    assert said["language"].startswith("language matters")
-
-
-def test_wrong_words_never_ask_for_the_same_in_other_words() -> None:
-    """Another thing or place by name, the object's rather than the place's; or nothing."""
-    place = "put the red cube on the white plate"
-    again = ["place the red cube on the white plate", "Move the red block to the white plate.", "pick up the red cube"]
-    assert wrong_command(place, [place, *again]) is None
-    others = ["put the red cube on the black plate", "put the green cube on the white plate"]
-    assert wrong_command(place, [*again, *others]) == others[1]
-    assert wrong_command("grab the red block", ["lift the red cube", "pick up the cube"]) is None
-    assert wrong_command("open the drawer", ["close the drawer"]) == "close the drawer"
-    stacked = "stack the red cube on the blue cube"
-    assert wrong_command(stacked, ["put the red cube on top of the blue cube"]) is None
-    assert without_another([others[0]], [place, *again]) is None
-    assert without_another([place, others[0]], [place, *again]) == place
-
-
-def test_an_environment_without_other_words_is_told_before_the_first_episode(env: Any) -> None:
-    """None at all, or the own ones again: one line, and no episode was run."""
-    wrong, reset, seer = Condition(input="language", kind="wrong"), env.reset, Seer()
-    for other, said in ((None, "there is no other command to give for"), (0, "asks for the same as the instruction")):
-
-        def other_reset(other: Any = other, **options: Any) -> Any:
-            seen, _ = reset(**options)
-            return seen, {} if other is None else {"other_instruction": seen["instruction"].upper()}
-
-        env.reset = other_reset
-        with pytest.raises(XvlaError, match=said):
-            evaluate_closed_loop(seer, env, tasks=["reach"], episodes=3, conditions=[OWN, wrong])
-    assert not seer.asked
-    env.reset = lambda **options: (reset(**options)[0], {})
-    material = Material(instructions=("reach the red disc", "reach the green disc", "reach the blue disc"))
-    result = evaluate_closed_loop(seer, env, tasks=["reach"], episodes=3, conditions=[wrong], material=material)
-    assert result.summary("language: wrong").success.rate == 0.0
 
 
 def test_images_are_rendered_only_when_somebody_looks(env: Any) -> None:

@@ -13,7 +13,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from xvla_platform.adapt.feature_store import BLOCK, FeatureStore, Ranks, StoreKey, fill, fits, make_room
+from xvla_platform.adapt.feature_filling import Ranks, fill
+from xvla_platform.adapt.feature_room import fits, make_room
+from xvla_platform.adapt.feature_store import BLOCK, FeatureStore, StoreKey
 from xvla_platform.errors import XvlaError
 
 COUNT = 5 * BLOCK + 7

@@ -14,8 +14,9 @@ import torch
 from accelerate import Accelerator
 
 from xvla_platform.adapt.arrays import MEMORY_BUDGET
+from xvla_platform.adapt.feature_filling import Ranks, fill
 from xvla_platform.adapt.feature_plan import STORES, FeaturePlan, cached_stages, jittered_variants, plan_features
-from xvla_platform.adapt.feature_store import Ranks, fill, make_room
+from xvla_platform.adapt.feature_room import make_room
 from xvla_platform.adapt.features import Stored, stored_features
 from xvla_platform.adapt.robot_data import Split
 from xvla_platform.adapt.sources import Features, Jitter, Strength

@@ -11,7 +11,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Literal
 
-from xvla_platform.adapt.feature_store import fits
+from xvla_platform.adapt.feature_room import fits
 from xvla_platform.adapt.sources import Strength
 from xvla_platform.errors import XvlaError
 from xvla_platform.modelling.flops import Flops

@@ -2,9 +2,8 @@
 
 A store is a folder named by the digest of all that its content depends on. Frames are encoded in fixed blocks, so a
 row has the same bits whoever computed it and whenever. A block counts once its hash stands in `blocks.bin`: a killed
-writer loses at most the blocks in its hands, a damaged block is encoded again, and several ranks fill one store
-together. `FileLock` keeps other runs of this machine from filling the same store twice; they wait, then find it whole.
-Whoever reads a store holds it, so that making room for another run does not take it away.
+writer loses at most the blocks in its hands, and a damaged block is encoded again. Whoever reads a store holds it, so
+that making room for another run does not take it away.
 """
 
 import fcntl
@@ -12,9 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -25,7 +22,6 @@ from filelock import FileLock
 from torch import Tensor
 
 from xvla_platform.adapt.arrays import MEMORY_BUDGET
-from xvla_platform.errors import XvlaError
 from xvla_platform.platform.files import os_errors, write_json
 
 BLOCK = 32  # frames; the batch of the encoder, and the unit that is checked
@@ -34,8 +30,6 @@ TABLE = "blocks.bin"
 META = "store.json"
 PARTS = ("vlm", "aux")
 DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(np.uint16)}
-
-Encode = Callable[[Sequence[int]], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,15 +66,6 @@ class StoreKey:
         return json.dumps(vars(self), sort_keys=True, default=str)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ranks:
-    """The processes that fill a store together; `wait` returns when all have reached it."""
-
-    rank: int = 0
-    world: int = 1
-    wait: Callable[[], None] = lambda: None
-
-
 class FeatureStore:
     """One store's files: per part an array [count, *shape] of raw numbers, and one hash a block."""
 
@@ -102,7 +87,7 @@ class FeatureStore:
         if self._use is None:
             with os_errors(self.folder):
                 self.folder.parent.mkdir(parents=True, exist_ok=True)
-                self._use = _use_of(self.folder)
+                self._use = use_of(self.folder)
                 fcntl.flock(self._use, fcntl.LOCK_SH)  # waits only for a removal that has begun
 
     def rows(self, block: int) -> range:
@@ -209,128 +194,9 @@ class FeatureStore:
         return digest.digest()
 
 
-def fill(
-    store: FeatureStore,
-    encode: Encode,
-    *,
-    ranks: Ranks | None = None,
-    progress: Callable[[int], None] | None = None,
-    waiting: Callable[[], None] | None = None,
-) -> int:
-    """Encode what the store lacks, all ranks together; returns how many rows were encoded.
-
-    Args:
-        encode: Rows -> (vlm_features, aux_visual_inputs) on the CPU, called with whole blocks only.
-        progress: Called with the number of rows that are there, found or encoded, since the last call.
-        waiting: Called once if another run is filling this store.
-    """
-    ranks = ranks or Ranks()
-    with _held(store, ranks, waiting):
-        todo = store.missing()
-        ranks.wait()  # all have looked before the first one creates anything
-        if progress is not None:
-            progress(store.key.count - sum(len(store.rows(block)) for block in todo))
-        if len(todo) == store.blocks and ranks.rank == 0:
-            first = encode(store.rows(0))
-            store.create({name: tuple(part.shape[1:]) for name, part in zip(PARTS, first, strict=True)})
-            store.write(0, first)
-            if progress is not None:
-                progress(len(store.rows(0)))
-        created = len(todo) == store.blocks
-        ranks.wait()
-        if created and ranks.rank != 0:
-            store.missing()  # reads the shapes that the first rank found
-        mine = [block for block in todo if not (created and block == 0)][ranks.rank :: ranks.world]
-        for block in mine:
-            store.write(block, encode(store.rows(block)))
-            if progress is not None:
-                progress(len(store.rows(block)))
-        ranks.wait()
-        left = store.missing()
-    if left:
-        raise XvlaError(
-            f"{len(left)} of {store.blocks} blocks of features do not read back as they were written",
-            file=store.folder,
-            hint="the disk or the file system is damaged; remove this folder and repeat",
-        )
-    return sum(len(store.rows(block)) for block in todo)
-
-
-def make_room(root: Path, needed: int, budget: int) -> list[Path]:
-    """Remove stores that were used longest ago until `needed` more bytes fit into `budget`; returns what went.
-
-    Stores that someone fills or holds are left alone. Nothing fits if `needed` alone exceeds the budget: the caller
-    decides that before.
-    """
-    stores = [(path.stat().st_mtime, path.parent) for path in root.glob(f"*/{META}")]
-    sizes = {folder: sum(f.stat().st_size for f in folder.glob("*.bin")) for _, folder in stores}
-    total, removed = sum(sizes.values()), []
-    for _, folder in sorted(stores):
-        if total + needed <= budget:
-            break
-        if _remove_unused(folder):
-            total -= sizes[folder]
-            removed.append(folder)
-    return removed
-
-
-def _remove_unused(folder: Path) -> bool:
-    """Remove a store unless someone fills or holds it."""
-    lock = FileLock(folder.with_suffix(".lock"))
-    try:
-        lock.acquire(timeout=0)
-    except TimeoutError:
-        return False
-    try:
-        with _use_of(folder) as use:
-            try:
-                fcntl.flock(use, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                return False
-            shutil.rmtree(folder, ignore_errors=True)
-            return True
-    finally:
-        lock.release()
-
-
-def _use_of(folder: Path) -> IO[bytes]:
+def use_of(folder: Path) -> IO[bytes]:
     """The file beside a store whose lock its readers share."""
     return folder.with_suffix(".use").open("ab")
-
-
-def fits(folder: Path, size: int) -> bool:
-    """Whether the file system below `folder` has room for `size` bytes and a tenth more."""
-    place = folder
-    while not place.exists():
-        place = place.parent
-    return shutil.disk_usage(place).free > size * 1.1
-
-
-@contextmanager
-def _held(store: FeatureStore, ranks: Ranks, waiting: Callable[[], None] | None) -> Iterator[None]:
-    """The store's lock, taken by rank 0 for all ranks."""
-    if ranks.rank != 0:
-        ranks.wait()
-        yield
-        return
-    with os_errors(store.folder):
-        store.folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = store.lock
-        told = False
-        while True:
-            try:
-                lock.acquire(timeout=0)
-                break
-            except TimeoutError:
-                if waiting is not None and not told:
-                    waiting()
-                told = True
-                time.sleep(0.2)
-    try:
-        ranks.wait()
-        yield
-    finally:
-        lock.release()
 
 
 def _to_bytes(part: Tensor, dtype: str) -> bytes:

@@ -113,8 +113,10 @@ def _free_for_a_report(folder: Path) -> Path:
     from xvla_platform.check.context import REPORT_FILES
     from xvla_platform.errors import XvlaError
 
-    inside = [path.name for path in folder.iterdir()] if folder.is_dir() else [folder.name] * folder.exists()
-    others = sorted(set(inside) - REPORT_FILES)
+    if folder.is_dir():
+        others = sorted({path.name for path in folder.iterdir()} - REPORT_FILES)
+    else:
+        others = [folder.name] if folder.exists() else []
     if others:
         raise XvlaError(
             "is not free for a report",
@@ -182,23 +184,23 @@ def _load(place: "Workspace", source: str) -> "LoadedPlugin":
 
 def plugin_of(place: "Workspace", source: str) -> "str | Path":
     """What a user means by PLUGIN: a folder, else the name of one in the workspace's `plugins/`, else as it stands."""
-    named = place.plugins / source
-    if not Path(source).expanduser().exists() and Path(source).name == source and (named / "plugin.yaml").is_file():
-        return named
-    if Path(source).name == source and not Path(source).expanduser().exists():
-        from xvla_platform.errors import XvlaError
-        from xvla_platform.platform.files import entries
-        from xvla_platform.platform.plugins import installed_embodiments
+    from xvla_platform.errors import XvlaError
+    from xvla_platform.platform.files import entries
+    from xvla_platform.platform.plugins import installed_embodiments
 
-        installed = installed_embodiments()
-        if source not in installed:
-            own = [folder.name for folder in entries(place.plugins) if (folder / "plugin.yaml").is_file()]
-            raise XvlaError(
-                "is no folder, no robot of this workspace and no installed one",
-                field="PLUGIN",
-                found=source,
-                allowed=[*own, *sorted(installed)] or "the path of a folder with plugin.yaml",
-            )
+    if Path(source).name != source or Path(source).expanduser().exists():
+        return source
+    if (place.plugins / source / "plugin.yaml").is_file():
+        return place.plugins / source
+    installed = installed_embodiments()
+    if source not in installed:
+        own = [folder.name for folder in entries(place.plugins) if (folder / "plugin.yaml").is_file()]
+        raise XvlaError(
+            "is no folder, no robot of this workspace and no installed one",
+            field="PLUGIN",
+            found=source,
+            allowed=[*own, *sorted(installed)] or "the path of a folder with plugin.yaml",
+        )
     return source
 
 

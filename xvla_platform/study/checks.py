@@ -34,7 +34,10 @@ def check_study(study: StudySpec, file: Path) -> None:
             raise XvlaError(
                 error.message, file=file, field="ablation.inputs", found=error.found, allowed=error.allowed
             ) from None
-    plugins = {robot: _plugin(study, file, robot, field) for robot, field in _robots(study)}
+    plugins: dict[str, LoadedPlugin] = {}
+    for robot, field in _robots(study):
+        if robot not in plugins:
+            plugins[robot] = _plugin(study, file, robot, field)
     _check_forgetting(study, file)
     for robot in study.held_out:
         _check_demonstrations(study, file, plugins[robot], robot)
