@@ -17,7 +17,7 @@ from data_helpers import write_dataset
 from safetensors.torch import load_file
 
 from xvla_platform.adapt.holding import held
-from xvla_platform.adapt.pretrain import check_recipe
+from xvla_platform.adapt.recipe_checks import check_recipe
 from xvla_platform.adapt.snapshot import load_newest
 from xvla_platform.errors import XvlaError
 from xvla_platform.modelling.checkpoint import load_model, random_model

@@ -2,10 +2,6 @@
 
 In: a base's configuration, the plan, how many frames and processes there are. Out: numbers counted on shapes alone (no
 weight is read), and a time from this device's own speed, measured on one block of the policy transformer.
-
-What a stage keeps for its backward pass is counted as autograd keeps it: the forward pass runs on tensors without
-memory, and every saved tensor's bytes are added up, once each. So recomputation, frozen parts and LoRA are
-counted as they are.
 """
 
 import time
@@ -15,14 +11,10 @@ from typing import Any
 
 import psutil
 import torch
-from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
-from xvla_platform.adapt.features import ENCODE_BATCH
-from xvla_platform.adapt.recompute import set_recompute
+from xvla_platform.adapt.activations import FLOAT32, encoding_peak, kept_for_backward
 from xvla_platform.adapt.spread import Kind
 from xvla_platform.adapt.trainables import Trainable, eight_bit, select_trainables
-from xvla_platform.modelling import florence, objective
 from xvla_platform.modelling.config import XVLAConfig
 from xvla_platform.modelling.flops import count_flops
 from xvla_platform.modelling.precision import has_bf16
@@ -33,9 +25,7 @@ from xvla_platform.policy.adapter import inject_lora
 from xvla_platform.specs.plan import AdaptationPlan, Stage
 
 PROBE_S = 0.1
-BF16_SHARE = 0.6  # of the bytes that float32 would keep: norms and the residual stream stay in it
 PROBE_NUMBERS = 1 << 19  # of the probe's input
-NUMBER = 4  # bytes of a float32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +110,7 @@ def estimate_plan(
     flops, speed = count_flops(config, image_size), flops_per_second(config, device)
     on_cpu = device.type == "cpu"
     with torch.device("meta"):
-        encoding = _bytes(XVLA(config).parameters()) + _encoding_peak(config, image_size, device)
+        encoding = _bytes(XVLA(config).parameters()) + encoding_peak(config, image_size, device)
     estimates = []
     for stage in plan.stages:
         estimates.append(
@@ -140,7 +130,7 @@ def estimate_plan(
     cached = any(stage.name not in in_loop for stage in plan.stages)
     return Estimate(
         stages=tuple(estimates),
-        cache=frames * flops.feature_numbers * (2 if has_bf16(device) else NUMBER) if cached else 0,
+        cache=frames * flops.feature_numbers * (2 if has_bf16(device) else FLOAT32) if cached else 0,
         cache_seconds=frames * flops.encoder / speed / processes if cached else 0.0,
         encoding=encoding,
         program=psutil.Process().memory_info().rss if on_cpu else 0,
@@ -215,12 +205,12 @@ def _stage(
         name=stage.name,
         spread=kind,
         trained=groups,
-        frozen=weights // NUMBER - trained,
+        frozen=weights // FLOAT32 - trained,
         weights=weights // shards,
-        gradients=trained * NUMBER * buckets // shards,
-        moments=trained * 2 * (NUMBER if stage.optimizer == "adamw" else 1) // shards,
-        kept=trained * NUMBER * copies // shards,
-        activations=_saved(model, stage, config, image_size, samples, device, encodes=encodes),
+        gradients=trained * FLOAT32 * buckets // shards,
+        moments=trained * 2 * (FLOAT32 if stage.optimizer == "adamw" else 1) // shards,
+        kept=trained * FLOAT32 * copies // shards,
+        activations=kept_for_backward(model, stage, config, image_size, samples, device, encodes=encodes),
         seconds=seconds,
     )
 
@@ -230,109 +220,6 @@ def _groups(trainables: Sequence[Trainable]) -> dict[str, int]:
     for trainable in trainables:
         out[trainable.group] = out.get(trainable.group, 0) + trainable.parameter.numel()
     return out
-
-
-def _saved(
-    model: XVLA,
-    stage: Stage,
-    config: XVLAConfig,
-    image_size: tuple[int, int],
-    samples: int,
-    device: torch.device,
-    *,
-    encodes: bool,
-) -> int:
-    """Bytes that a micro-batch leaves for its backward pass, and those of the largest step of that pass."""
-    model.train()
-    model.transformer.set_dropout(stage.dropout)
-    model.transformer.checkpointing = stage.checkpointing
-    if encodes and model.vlm is not None:
-        set_recompute(model.vlm, stage.checkpointing)
-    own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
-    saved: dict[int, int] = {}
-    held: list[Any] = []  # or an address would be used twice
-
-    def note(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in own:
-            saved[storage._cdata] = storage.nbytes()
-            held.append(storage)
-        return tensor
-
-    with torch.device("meta"), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), _FusedAttention():
-        _forward(model, config, image_size, samples, encodes=encodes)
-    total = sum(saved.values()) + 3 * max(saved.values(), default=0)
-    return int(total * BF16_SHARE) if has_bf16(device) else total
-
-
-class _Attended(torch.autograd.Function):
-    """Attention as a fused kernel keeps it: its inputs and its output."""
-
-    @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Shapes only."""
-        out = torch.empty_like(query)
-        ctx.save_for_backward(query, key, value, out)
-        return out
-
-
-class _FusedAttention(TorchFunctionMode):
-    """Shapes have no device, so torch would count the slow path, which keeps every attention weight."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func is torch.nn.functional.scaled_dot_product_attention and not kwargs.get("dropout_p"):
-            return _Attended.apply(*args[:3])
-        return func(*args, **kwargs)
-
-
-def _encoding_peak(config: XVLAConfig, image_size: tuple[int, int], device: torch.device) -> int:
-    """The largest step of encoding a block of frames: the widest layer's inputs, outputs and what lies between."""
-    vision = config.florence["vision_config"]
-    stride, width = vision["patch_stride"][0], vision.get("dim_embed", vision.get("embed_dim"))[0]
-    pixels = -(-image_size[0] // stride) * -(-image_size[1] // stride)
-    numbers = ENCODE_BATCH * config.num_views * pixels * width
-    return numbers * 8 * (2 if has_bf16(device) else NUMBER)
-
-
-def _forward(
-    model: XVLA, config: XVLAConfig, image_size: tuple[int, int], samples: int, *, encodes: bool
-) -> dict[str, Tensor]:
-    """The losses of one micro-batch of shapes, as `XVLA.forward` has them, all views there."""
-    if encodes:
-        assert model.vlm is not None
-        images = torch.empty(samples * config.num_views, 3, *image_size)
-        views = florence.image_features(model.vlm, images)
-        views = views.view(samples, config.num_views, *views.shape[1:])
-        words = torch.zeros(samples, config.language_max_length, dtype=torch.long)
-        embedded = model.vlm.language_model.shared(words)  # type: ignore[operator, union-attr]
-        encoder = model.vlm.language_model.encoder  # type: ignore[union-attr]
-        main = encoder(inputs_embeds=torch.cat([views[:, 0], embedded], dim=1)).last_hidden_state  # type: ignore[operator]
-        aux = views[:, 1:].flatten(1, 2)
-    else:
-        tokens = _tokens(config, image_size)
-        width = int(config.florence["projection_dim"])
-        main = torch.empty(samples, tokens + config.language_max_length, width)
-        aux = torch.empty(samples, tokens * (config.num_views - 1), width)
-    predicted = model.predict(
-        domain_id=torch.zeros(1, dtype=torch.long),
-        vlm_features=main,
-        aux_visual_inputs=aux,
-        proprio=torch.empty(samples, config.space.dim),
-        noisy_action=torch.empty(samples, config.num_actions, config.space.dim),
-        t=torch.empty(samples),
-    )
-    return objective.losses(model.space, predicted, torch.empty_like(predicted))
-
-
-def _tokens(config: XVLAConfig, image_size: tuple[int, int]) -> int:
-    """Image tokens of one view: the pooled one, and the grid that the strides leave."""
-    vision = config.florence["vision_config"]
-    height, width = image_size
-    sizes = vision["patch_size"], vision["patch_stride"], vision["patch_padding"]
-    for kernel, stride, padding in zip(*sizes, strict=True):
-        height, width = ((side + 2 * padding - kernel) // stride + 1 for side in (height, width))
-    return 1 + height * width
 
 
 def _bytes(parameters: Any) -> int:

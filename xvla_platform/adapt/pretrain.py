@@ -21,7 +21,8 @@ from xvla_platform.adapt.domain_record import RECIPE, open_domain
 from xvla_platform.adapt.grounding import GroundedXVLA, attach_heads, count_things, detach_heads, things_named
 from xvla_platform.adapt.held_out import measure, plot_pretraining
 from xvla_platform.adapt.loop import Job, Observer, run_stage
-from xvla_platform.adapt.mixture import UV, Mixture, Stock, build_stock, mixture_weights
+from xvla_platform.adapt.mixture import Mixture, Stock, build_stock, mixture_weights
+from xvla_platform.adapt.recipe_checks import check_grounding, check_model, check_recipe
 from xvla_platform.adapt.run import read_lines
 from xvla_platform.adapt.snapshot import load_newest, snapshots
 from xvla_platform.adapt.sources import Progress, build_source, decode_frames, frames_of, frames_shape
@@ -30,8 +31,6 @@ from xvla_platform.data.samples import Samples
 from xvla_platform.errors import XvlaError
 from xvla_platform.modelling.checkpoint import load_into, save_model
 from xvla_platform.modelling.config import XVLAConfig
-from xvla_platform.modelling.flops import count_flops
-from xvla_platform.modelling.named import resolve_config
 from xvla_platform.modelling.processor import Processor
 from xvla_platform.platform.files import os_errors, write_text
 from xvla_platform.platform.workspace import Workspace
@@ -80,7 +79,7 @@ def pretrain(
             # One that does not fit is refused here, before anything is decoded.
             processor.for_robot(robot.spec).tokens(instruction)
     things_named(instructions_of(robots), recipe.objects)
-    _check_model(config, recipe, recipe_file)
+    check_model(config, recipe, recipe_file)
     if untrained:
         if accelerator.is_main_process:
             model = _model(config, recipe, robots)
@@ -89,7 +88,7 @@ def pretrain(
         return out
     with accelerator.main_process_first():
         stocks = [_stock(robot, robots, recipe, run.parent / FRAMES, processor, config, progress) for robot in robots]
-    _check_grounding(recipe, recipe_file, stocks)
+    check_grounding(recipe, recipe_file, stocks)
     model = _model(config, recipe, robots).to(accelerator.device)
     snapshot = load_newest(run / "checkpoints") if resume else None
     for index, phase in enumerate(recipe.phases):
@@ -142,24 +141,6 @@ def _model(config: XVLAConfig, recipe: PretrainRecipe, robots: list[Robot]) -> G
     return model
 
 
-def _check_grounding(recipe: PretrainRecipe, file: Path, stocks: list[Stock]) -> None:
-    """A phase that asks where the named object is needs robots whose recordings say so."""
-    known = {stock.source.name for stock in stocks if stock.uv is not None}
-    names = [stock.source.name for stock in stocks]
-    for i, phase in enumerate(recipe.phases):
-        weights = mixture_weights(phase.mixture, names, file)
-        used = {name for name, weight in zip(names, weights, strict=True) if weight}
-        lacking = used - known
-        if phase.grounding and (not used & known or (not phase.policy and lacking)):
-            raise XvlaError(
-                f"grounding needs recordings with the column {UV}",
-                file=file,
-                field=f"phases[{i}]",
-                found=f"none in {', '.join(sorted(lacking))}",
-                hint="record still scenes again, or give the phase no grounding",
-            )
-
-
 def _check_out(out: Path, text: str, resume: bool) -> None:
     """Refuse to replace a folder, except by --resume the base that this very recipe made."""
     if not out.exists():
@@ -170,70 +151,6 @@ def _check_out(out: Path, text: str, resume: bool) -> None:
         raise XvlaError(
             "exists already and is not a base of this recipe", file=out, hint="choose another --out, or remove it"
         )
-
-
-def check_recipe(recipe: PretrainRecipe, file: Path, robots: list[Robot], processes: int) -> None:
-    """Refuse an unshareable batch, a robot with no row or too few views in the model, and grounding on a rectangle."""
-    for i, phase in enumerate(recipe.phases):
-        if phase.stage.batch_size % processes:
-            raise XvlaError(
-                "the processes cannot share a batch equally",
-                file=file,
-                field=f"phases[{i}].stage.batch_size",
-                found=phase.stage.batch_size,
-                allowed=f"a multiple of {processes}",
-            )
-    config = XVLAConfig.from_dict(resolve_config(recipe.model, file), file)
-    height, width = recipe.image_size
-    if height != width and any(phase.grounding for phase in recipe.phases):
-        raise XvlaError(
-            "grounding reads a square grid of image tokens",
-            file=file,
-            field="image_size",
-            found=[height, width],
-            allowed="height equal to width",
-        )
-    for phase in recipe.phases:
-        mixture_weights(phase.mixture, [domain.name for domain in recipe.domains], file)
-    for i, robot in enumerate(robots):
-        if robot.domain.domain_id >= config.num_domains:
-            raise XvlaError(
-                "the model has no such row",
-                file=file,
-                field=f"domains[{i}].domain_id",
-                found=robot.domain.domain_id,
-                allowed=f"0-{config.num_domains - 1}",
-            )
-        if len(robot.spec.cameras) > config.num_views:
-            raise XvlaError(
-                "the model has fewer views than the robot has cameras",
-                file=file,
-                field=f"domains[{i}]",
-                found=f"{robot.domain.name} with {len(robot.spec.cameras)} cameras",
-                allowed=f"at most {config.num_views}",
-            )
-
-
-def _check_model(config: XVLAConfig, recipe: PretrainRecipe, file: Path) -> None:
-    """Refuse dimensions of which no model can be made, by building it once without memory and running it."""
-    height, width = recipe.image_size
-    try:
-        count_flops(config, recipe.image_size)
-    except XvlaError as error:
-        raise XvlaError(
-            error.message,
-            file=file,
-            field=f"model.{error.field}",
-            found=error.found,
-            allowed=error.allowed,
-            hint=error.hint,
-        ) from None
-    except Exception as error:
-        raise XvlaError(
-            f"no model can be built of these values for images of {height}x{width}: {' '.join(str(error).split())}",
-            file=file,
-            field="model",
-        ) from None
 
 
 def begun(run: Path, out: Path, text: str) -> bool:
