@@ -26,7 +26,8 @@ MEANINGS = {
     "DatasetSpec.repo": "Dataset id on the Hub.",
     "DatasetSpec.revision": "Commit, tag or branch of `repo`.",
     "PromptSpec.init": "`nearest`: a copy of the existing slot with the lowest measured loss on this robot's training "
-    "episodes; `mean` of the slots used in pretraining; `random` as in a fresh base; `copy` of `copy_from`.",
+    "episodes; `mean` of the slots used in pretraining; `mixture` of them, with weights learned on those episodes; "
+    "`random` as in a fresh base; `copy` of `copy_from`.",
     "PromptSpec.copy_from": "Domain id to copy; goes with `init: copy`, and only with it.",
     "VectorSpec.key": "Dataset key of the column, for every field that names none of its own.",
     "VectorSpec.fields": "Consecutive slices; their sizes add up to the column's width.",
