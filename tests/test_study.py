@@ -27,6 +27,7 @@ from xvla_platform.platform.plugins import load_plugin
 from xvla_platform.sim.tasks import pick, stack
 from xvla_platform.sim.tasks import place as place_task
 from xvla_platform.specs.recipe import load_recipe
+from xvla_platform.study.results import plot_success
 from xvla_platform.study.spec import load_study
 from xvla_platform.study.steps import chosen, steps_of
 
@@ -260,3 +261,31 @@ def test_a_step_that_fails_is_told_with_its_words(here: Run, place: Path, tmp_pa
     line = one_line_error(failed)
     assert "--init nobody" in line
     assert not list((tmp_path / "out" / "steps").glob("adapt.*.json"))
+
+
+def test_a_way_to_adapt_has_one_colour_on_every_robot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a robot lacks some of them; points of one number of demonstrations lie side by side around it."""
+    from matplotlib.figure import Figure
+
+    study = load_study(REPOSITORY / "benchmarks" / "study" / "ladder.yaml")
+    share = {"rate": 0.5, "interval_95": [0.4, 0.6]}
+    rows = [
+        {"robot": robot, "base": "b", "rung": rung, "init": "nearest", "seed": 0, "demonstrations": count}
+        | {"tasks": {"all tasks": {"success": share}}}
+        for robot, rungs in (("my_arm", "ac"), ("xarm7", "abc"))
+        for rung in rungs
+        for count in (5, 50)
+    ]
+    figures: list[Figure] = []
+    saved = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (figures.append(self), saved(self, *a, **k)))
+    plot_success(study, rows, tmp_path / "success.png")
+    assert (tmp_path / "success.png").stat().st_size > 5000
+    legend = figures[0].legends[0]
+    assert [text.get_text() for text in legend.get_texts()] == ["a", "c", "b"]
+    panels = [{c.lines[0].get_color(): c.lines[0].get_xdata() for c in axis.containers} for axis in figures[0].axes]
+    assert list(panels[0]) == list(panels[1]) == ["C0", "C1", "C2"]
+    assert [len(x) for x in panels[0].values()] == [2, 2, 0]
+    at_fifty = [float(x[1]) for x in panels[1].values()]
+    assert len(set(at_fifty)) == 3
+    assert sum(at_fifty) / 3 == pytest.approx(50)

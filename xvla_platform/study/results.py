@@ -13,6 +13,7 @@ from xvla_platform.study.spec import StudySpec
 from xvla_platform.study.steps import Step
 
 OWN = "own"
+MARKERS = "osD^"  # the next one when the colours begin again
 
 
 def collect(steps: Sequence[Step], folder: Path) -> dict[str, list[dict[str, Any]]]:
@@ -126,27 +127,35 @@ def plot_success(study: StudySpec, rows: Sequence[Mapping[str, Any]], path: Path
     from matplotlib import pyplot as plt
 
     task = OVERALL if len(study.closed_loop.tasks) > 1 else study.closed_loop.tasks[0]
-    figure, axes = plt.subplots(1, len(study.held_out), figsize=(5.2 * len(study.held_out), 4), squeeze=False)
-    several = [name for name in ("init", "seed") if len({row[name] for row in rows}) > 1]
+    differing = [name for name in ("base", "rung", "init", "seed") if len({row[name] for row in rows}) > 1] or ["rung"]
+    lines: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        lines.setdefault(", ".join(str(row[name]) for name in differing), []).append(row)
+    width = 4.6 * len(study.held_out) + 2.4
+    figure, axes = plt.subplots(1, len(study.held_out), figsize=(width, 4), squeeze=False, layout="constrained")
+    most = max((row["demonstrations"] for row in rows), default=1)
     for axis, robot in zip(axes[0], study.held_out, strict=True):
-        lines: dict[str, list[tuple[int, Mapping[str, Any]]]] = {}
-        for row in rows:
-            if row["robot"] == robot:
-                label = ", ".join(str(row[name]) for name in ("base", "rung", *several))
-                lines.setdefault(label, []).append((row["demonstrations"], row["tasks"][task]["success"]))
-        for label, points in lines.items():
-            points.sort(key=lambda point: point[0])
-            x = [count for count, _ in points]
-            y = [100 * share["rate"] for _, share in points]
+        for i, (label, own) in enumerate(lines.items()):
+            found = sorted((row for row in own if row["robot"] == robot), key=lambda row: row["demonstrations"])
+            shares = [row["tasks"][task]["success"] for row in found]
+            x = [row["demonstrations"] + 0.012 * most * _aside(label, row["demonstrations"], lines) for row in found]
+            y = [100 * share["rate"] for share in shares]
             spread = [
-                [100 * (share["rate"] - share["interval_95"][0]) for _, share in points],
-                [100 * (share["interval_95"][1] - share["rate"]) for _, share in points],
+                [100 * (share["rate"] - share["interval_95"][0]) for share in shares],
+                [100 * (share["interval_95"][1] - share["rate"]) for share in shares],
             ]
-            axis.errorbar(x, y, yerr=spread, marker="o", capsize=2, linewidth=1.4, label=label)
+            colour, marker = f"C{i % 10}", MARKERS[i // 10 % len(MARKERS)]
+            axis.errorbar(x, y, yerr=spread, marker=marker, color=colour, capsize=2, linewidth=1.4, markersize=5)
         axis.set(title=robot, xlabel="demonstrations", ylabel=f"success, {task} [%]", ylim=(-3, 103))
         axis.grid(alpha=0.3)
-        if lines:
-            axis.legend(fontsize=7)
-    figure.tight_layout()
+    if lines:
+        # One for all panels, beside them: a way to adapt has the same colour on every robot.
+        figure.legend(axes[0][0].containers, list(lines), loc="outside right center", fontsize=8)
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def _aside(label: str, count: int, lines: Mapping[str, Sequence[Mapping[str, Any]]]) -> float:
+    """Places by which a point moves aside: intervals of one number of demonstrations would cover each other."""
+    there = [name for name, rows in lines.items() if any(row["demonstrations"] == count for row in rows)]
+    return there.index(label) - (len(there) - 1) / 2
